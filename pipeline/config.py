@@ -1,0 +1,142 @@
+"""Every setting there is: unit, default, meaning. Unknown keys are refused with the nearest right one."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from engines.errors import UsageError
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False, protected_namespaces=())
+
+
+class Detect(_Section):
+    """Finding faces."""
+
+    model: str = Field("yolo11n_face", description="name of a shipped model, or a path")
+    imgsz: int = Field(640, ge=64, le=4096, description="longer side of the detector's input, pixels, a multiple of 32")
+    conf: float | None = Field(None, gt=0, lt=1, description="score that starts a track; the model's manifest where not given")
+    floor: float = Field(0.1, gt=0, lt=1, description="lowest score that may continue a track")
+    interval: int = Field(1, ge=1, le=100, description="detect on every n-th frame; boxes between are carried")
+    max_faces: int = Field(1000, ge=1, description="most faces of a frame")
+
+
+class Track(_Section):
+    """Following faces."""
+
+    lost_s: float = Field(1.0, ge=0, description="a face unseen for longer is another track when it comes back, seconds")
+    mature: int = Field(2, ge=1, description="detections in a row before a face gets an id")
+    iou: float = Field(0.1, ge=0, le=1, description="least overlap of a prediction and a detection")
+    lookahead: int = Field(12, ge=0, le=300, description="frames held back to give ids and bridge gaps (files only)")
+    min_size: float = Field(12, ge=0, description="longer side of a box that starts a track, pixels")
+
+
+class Classify(_Section):
+    """Reading expressions."""
+
+    model: str = Field("emotion_cnn", description="name of a shipped model, or a path")
+    head: Literal["crowd", "fer2013"] = Field("crowd", description="labels of ten taggers, or FER2013's own")
+    max_faces: int = Field(32, ge=1, description="budget: most crops classified per batch")
+    max_age_s: float = Field(0.0, ge=0, description="a track classified more recently than this is not classified again")
+    min_quality: float = Field(0.15, ge=0, le=1, description="crops below say nothing and are not classified")
+
+
+class Smooth(_Section):
+    """Expressions over time."""
+
+    tau_s: float = Field(0.2, ge=0, description="time constant of the kernel, seconds")
+    margin: float = Field(0.05, ge=0, le=1, description="lead in probability that a new label needs")
+    dwell_s: float = Field(0.1, ge=0, description="how long it must lead, seconds")
+    min_confidence: float | None = Field(None, ge=0, le=1, description="top probability below which the label is uncertain; the model's where not given")
+    hold_s: float = Field(1.0, ge=0, description="without a good crop for this long the label is uncertain, seconds")
+
+
+class Live(_Section):
+    """Cameras and streams."""
+
+    max_age_s: float = Field(1.0, gt=0, description="frames older than this are dropped, seconds")
+    lane: int = Field(2, ge=1, description="frames that wait, the oldest gives way")
+    open_timeout_s: float = Field(5.0, gt=0)
+    read_timeout_s: float = Field(3.0, gt=0)
+    connect_timeout_s: float = Field(10.0, gt=0, description="the run ends when no source has connected by then")
+    backoff_s: float = Field(0.5, gt=0, description="pause before the first try again; doubles up to backoff_max_s")
+    backoff_max_s: float = Field(10.0, gt=0)
+    max_wait_s: float = Field(0.02, ge=0, description="how long a batch waits for the other cameras")
+
+
+class Video(_Section):
+    """The annotated video."""
+
+    preset: str = Field("ultrafast", description="x264 preset")
+    crf: int = Field(23, ge=0, le=51, description="x264 quality, lower is better")
+    top_k: int = Field(3, ge=0, le=7, description="probabilities shown per face")
+
+
+class Config(_Section):
+    """A whole run."""
+
+    backend: Literal["auto", "openvino", "torch", "onnxruntime", "tensorrt", "fake"] = "auto"
+    device: str = Field("auto", description="auto, cpu, cuda:0 …")
+    max_batch: int | None = Field(None, ge=1, description="frames per batch; 1 on CPU, 16 on CUDA where not given")
+    purpose: str = Field("", description="why faces are analysed; goes into every output's metadata")
+    detect: Detect = Detect()
+    track: Track = Track()
+    classify: Classify = Classify()
+    smooth: Smooth = Smooth()
+    live: Live = Live()
+    video: Video = Video()
+
+
+def load_config(path: Path | None = None, changes: dict[str, Any] | None = None) -> Config:
+    """Defaults, then the YAML file, then `changes` ("detect.conf": 0.5). Raises UsageError with one sentence."""
+    values: dict[str, Any] = {}
+    if path is not None:
+        try:
+            values = yaml.safe_load(path.read_text()) or {}
+        except OSError as error:
+            raise UsageError(f"cannot read the configuration {path}: {error.strerror}") from error
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise UsageError(f"{path} is not valid YAML: {' '.join(str(error).split())[:200]}") from error
+        if not isinstance(values, dict):
+            raise UsageError(f"{path} must be a mapping of settings, got a {type(values).__name__}")
+    for dotted, value in (changes or {}).items():
+        section = values
+        *parents, last = dotted.split(".")
+        for parent in parents:
+            section = section.setdefault(parent, {}) if isinstance(section, dict) else {}
+            if section is None or not isinstance(section, dict):
+                raise UsageError(f"{parent} in {dotted} is not a section of the configuration")
+        section[last] = value
+    try:
+        return Config(**values)
+    except ValidationError as error:
+        raise UsageError(_sentence(error)) from error
+    except TypeError as error:
+        raise UsageError(f"configuration keys must be text: {error}") from error
+
+
+def _sentence(error: ValidationError) -> str:
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    if first["type"] != "extra_forbidden":
+        return f"{where} in the configuration: {first['msg'][0].lower()}{first['msg'][1:]}, got {first['input']!r}"
+    model: Any = Config
+    for part in first["loc"][:-1]:
+        model = model.model_fields[part].annotation
+    known, last = list(model.model_fields), str(first["loc"][-1])
+    near = difflib.get_close_matches(last, known, 1, 0.5) or difflib.get_close_matches(last, _all_keys(), 1, 0.7)
+    return f"unknown setting {where}; " + (f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}")
+
+
+def _all_keys() -> list[str]:
+    keys = []
+    for name, info in Config.model_fields.items():
+        nested = getattr(info.annotation, "model_fields", None)
+        keys += [f"{name}.{inner}" for inner in nested] if nested else [name]
+    return keys

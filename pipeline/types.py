@@ -1,0 +1,111 @@
+"""What travels through the pipeline. Imports nothing heavy: a frame holds what others made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from fractions import Fraction
+from typing import TYPE_CHECKING, TypeAlias
+
+if TYPE_CHECKING:
+    import av
+    import numpy as np
+    import supervision as sv
+
+Faces: TypeAlias = "sv.Detections"
+"""Faces of one frame: `sv.Detections` with xyxy (N, 4) float32 pixels of the full frame, confidence (N,) float32,
+tracker_id (N,) int (−1: no id yet), and in `data`:
+
+    observed   (N,) bool        seen by the detector in this frame (False: carried by motion or interpolation)
+    quality    (N,) float32     0…1, how much the crop can say; NaN where not judged
+    probs      (N, 7) float32   calibrated probabilities of this frame's crop; NaN rows where not classified
+    smoothed   (N, 7) float32   the track's probabilities over time; NaN rows before anything good was seen
+    emotion    (N,) str object  one of LABELS or "uncertain"
+"""
+
+
+@dataclass(frozen=True)
+class SourceInfo:
+    """Facts about an input that sinks need; one object per source and epoch, shared by its frames."""
+
+    name: str
+    """Unique in the run, password redacted; what the ledger and the rows call the source."""
+    kind: str
+    """"video" (file) | "live" | "image" (files that are pictures) | "demo"."""
+    width: int = 0
+    height: int = 0
+    """Upright pixels of the first frame (0 = not known before decoding)."""
+    average_rate: Fraction | None = None
+    """Frames per second as the container says; never used for time."""
+    frames: int | None = None
+    """How many frames the container says it has, for progress only."""
+    duration_s: float | None = None
+    path: str | None = None
+    """File to copy audio packets from, None where there is none."""
+    has_audio: bool = False
+    start_s: float = 0.0
+    """First and last container time asked for (--start/--end, seconds from the first frame), to cut audio alike."""
+    end_s: float | None = None
+
+    @property
+    def live(self) -> bool:
+        return self.kind == "live"
+
+
+@dataclass(frozen=True)
+class TrackEnd:
+    """A track that will not come back."""
+
+    tracker_id: int
+    last_pts_s: float
+    """Container time of the last frame in which it was seen."""
+    reason: str
+    """"lost" | "source ended"."""
+
+
+@dataclass(slots=True, eq=False)
+class Frame:
+    """One decoded picture and what the stages add to it. Belongs to one thread at a time."""
+
+    source: str
+    """Name of its lane: SourceInfo.name."""
+    epoch: int
+    """0, then +1 per reconnect."""
+    index: int
+    """Decoded frames of this source counted from 0 over the whole run; gaps are dropped frames."""
+    pts: int
+    time_base: Fraction
+    """pts × time_base = container time in seconds, monotonic over epochs; files keep the container's own numbers."""
+    captured_at: float
+    """time.monotonic() when it was decoded."""
+    image: av.VideoFrame
+    """Upright (rotation applied), in its own pixel format. Read only: sinks that draw take a copy."""
+    info: SourceInfo
+    time_utc: datetime | None = None
+    """Wall clock at capture, live sources only."""
+    origin: str | None = None
+    """What rows say as `source` where that is not the lane's name: the file of one picture of a folder."""
+    faces: Faces | None = None
+    ended_tracks: list[TrackEnd] = field(default_factory=list)
+    """Tracks known to be over when this frame is released; an earlier frame was their last."""
+    _bgr: np.ndarray | None = None
+
+    @property
+    def pts_s(self) -> float:
+        """Container time in seconds."""
+        return float(self.pts * self.time_base)
+
+    @property
+    def width(self) -> int:
+        return self.image.width
+
+    @property
+    def height(self) -> int:
+        return self.image.height
+
+    @property
+    def bgr(self) -> np.ndarray:
+        """(H, W, 3) uint8, made once, when first asked for. Do not write into it."""
+        if self._bgr is None:
+            self._bgr = self.image.to_ndarray(format="bgr24")
+        return self._bgr
