@@ -31,6 +31,7 @@ class Track(_Section):
     """Following faces."""
 
     lost_s: float = Field(1.0, ge=0, description="a face unseen for longer is another track when it comes back, seconds")
+    faint_s: float = Field(0.5, ge=0, description="how long detections below `detect.conf` alone may carry a track, seconds")
     mature: int = Field(2, ge=1, description="detections in a row before a face gets an id")
     iou: float = Field(0.1, ge=0, le=1, description="least overlap of a prediction and a detection")
     lookahead: int = Field(12, ge=0, le=300, description="frames held back to give ids and bridge gaps (files only)")
@@ -140,3 +141,14 @@ def _all_keys() -> list[str]:
         nested = getattr(info.annotation, "model_fields", None)
         keys += [f"{name}.{inner}" for inner in nested] if nested else [name]
     return keys
+
+
+def find_config(name: Path | None) -> Path | None:
+    """A file as given, or one of the shipped presets by name ("webcam")."""
+    if name is None or name.exists() or name.suffix:
+        return name
+    here = Path(__file__).resolve().parent
+    for folder in (here / "presets", here.parent / "configs"):
+        if (folder / f"{name}.yaml").is_file():
+            return folder / f"{name}.yaml"
+    raise UsageError(f"there is no configuration {name}; give a YAML file, or one of: webcam, rtsp, batch, gpu")

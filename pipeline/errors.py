@@ -25,7 +25,8 @@ class StageError(FerError):
     """A stage failed. `stage` is its name, `__cause__` the error itself."""
 
     def __init__(self, stage: str, cause: BaseException) -> None:
-        super().__init__(f"{stage} failed: {cause}")
+        # A sentence of ours says what and where; a foreign error needs the stage's name.
+        super().__init__(str(cause) if isinstance(cause, FerError) else f"{stage} failed: {type(cause).__name__}: {cause}")
         self.stage = stage
         self.__cause__ = cause
         if isinstance(cause, FerError):

@@ -38,3 +38,18 @@ def expected_calibration_error(probabilities: np.ndarray, label: np.ndarray, bin
         if inside.any():
             error += inside.mean() * abs(right[inside].mean() - top[inside].mean())
     return float(error)
+
+
+def abstention_threshold(probabilities: np.ndarray, label: np.ndarray, accuracy: float = 0.5) -> float:
+    """The lowest top probability from which an answer is right at least `accuracy` of the time.
+
+    Read off the risk–coverage curve locally: answers sorted by top probability, a running mean over 150 of them; below the
+    threshold a guess is more often wrong than right, and "uncertain" is the honest answer. (N, C), (N,) -> 0…1, two decimals.
+    """
+    order = np.argsort(probabilities.max(1))
+    top, right = probabilities.max(1)[order], (probabilities.argmax(1) == label)[order].astype(float)
+    window = min(150, len(top))
+    running = np.convolve(right, np.ones(window) / window, "valid")
+    good = np.flatnonzero(running >= accuracy)
+    start = int(good[0]) if len(good) else len(running) - 1
+    return round(float(top[start + window // 2]) if start else float(top[0]), 2)

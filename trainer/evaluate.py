@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import torch
 from sklearn.metrics import f1_score
@@ -9,7 +11,7 @@ from sklearn.metrics import f1_score
 from engines.contract import HEADS, LABELS
 from trainer.augment import centre
 from trainer.calibrate import expected_calibration_error, softmax
-from trainer.data import FaceSet
+from trainer.data import FaceSet, load_fer2013
 from trainer.models import EmotionCNN
 
 
@@ -44,3 +46,19 @@ def metrics_of(logits: dict[str, np.ndarray], faces: FaceSet, temperature: dict[
 
 def evaluate_model(model: EmotionCNN, faces: FaceSet, input_size: int) -> dict[str, float]:
     return metrics_of(logits_of(model, faces, input_size), faces)
+
+
+def evaluate_engine(model: str, data: Path) -> dict[str, float]:
+    """The same figures for a model as it ships, through the engine that runs it: probabilities instead of logits."""
+    from engines import load_classifier
+
+    faces = load_fer2013(data)["PublicTest"]
+    known = faces.majority >= 0
+    probabilities = {}
+    for head in HEADS:
+        classifier = load_classifier(model, head=head)
+        views = centre(torch.from_numpy(faces.images), classifier.contract.input_size).numpy()
+        probabilities[head] = np.concatenate([classifier.infer(views[i : i + 64]) for i in range(0, len(views), 64)])
+    metrics = metrics_of({head: np.log(np.maximum(p, 1e-9)) for head, p in probabilities.items()}, faces)
+    metrics["crowd_coverage"] = float((probabilities["crowd"][known].max(1) >= classifier.contract.min_confidence).mean())
+    return metrics

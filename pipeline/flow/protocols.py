@@ -22,7 +22,10 @@ class Source(Protocol):
         """Items with `.source == name`, an `Ended(final=False)` between epochs, an `Ended(final=True)` last.
 
         May raise instead of the final Ended: the pipeline then makes one with `failed=True`. Closing the generator
-        must release everything.
+        must release everything; that, too, happens on the source's thread.
+
+        After `interrupt()` it may end any way it likes: the pipeline stops pulling after the item at hand, and says "stopped".
+        A source may have a str attribute `trouble`, why it is not RUNNING (redacted): it is told when no source connected.
         """
         ...
 
@@ -42,7 +45,10 @@ class Stage(Protocol):
     def open(self) -> None: ...
 
     def process(self, batch: Batch) -> Batch:
-        """Same items, same order per source, same ends; may be empty while items are held back."""
+        """Same items, same order per source, same ends; may be empty while items are held back.
+
+        The pipeline checks this (identity of items and ends, `lookahead`) and blames the stage that breaks it.
+        """
         ...
 
     def close(self) -> None: ...
@@ -55,8 +61,13 @@ class Sink(Protocol):
     best_effort: bool
     """True: an error detaches it and is counted. False: an error ends the run."""
 
-    def write(self, batch: Batch) -> None: ...
+    def write(self, batch: Batch) -> None:
+        """All sinks get the same batch object: read only."""
+        ...
 
     def close(self) -> None:
-        """Called once, also after errors elsewhere: finish what was written. Must not raise for want of items."""
+        """Called once, also after errors elsewhere: finish what was written. Must not raise for want of items.
+
+        By then every sink has written what it will, and the ledger is settled.
+        """
         ...

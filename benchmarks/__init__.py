@@ -1,0 +1,1 @@
+"""Measures the whole: speed as a share of what the machine could do at best."""

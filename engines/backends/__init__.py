@@ -1,0 +1,1 @@
+"""One file per runtime; `engines.select` is the only place that lists them."""

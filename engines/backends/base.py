@@ -1,0 +1,77 @@
+"""What a runtime is to the rest: a file is opened, arrays go in, arrays come out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, Self
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """An input or output of an opened model."""
+
+    name: str
+    dtype: Any
+    """numpy dtype; None where numpy has none."""
+    shape: tuple[int | None, ...]
+    """None: free."""
+
+
+class Backend(Protocol):
+    """An opened model. One object may be called from several threads at once; every call gets its own right answer."""
+
+    name: str
+    """As in `backend=`: "openvino", "torch", …"""
+    device: str
+    """Where it runs: "cpu", "cuda:0"."""
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+    @classmethod
+    def open(cls, path: Path, *, device: str = "cpu", threads: int | None = None, precision: str | None = None) -> Self:
+        """Reads `path`. Nothing is compiled yet: that happens per input shape, at its first use.
+
+        `threads`: CPU threads, None = the runtime's choice. `precision`: "f32", "bf16", "f16", None = the fastest that the
+        device has. Raises ModelError for a file that cannot be read, EngineError for a runtime or device that is not there.
+        """
+        ...
+
+    def infer(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """One array per input, axis 0 the batch -> one array per output, owned by the caller.
+
+        Raises EngineError where the runtime fails or the shapes do not fit, or after close().
+        """
+        ...
+
+    def close(self) -> None:
+        """Frees what was opened; idempotent."""
+        ...
+
+
+LARGE_SAMPLE = 50_000
+"""Values per sample from which it is a picture, not a crop."""
+_LARGEST_BATCH = 32
+
+
+def small_batch(array: np.ndarray) -> int:
+    """Samples per run for crops: the next power of two, at most 32, so that few shapes are ever compiled."""
+    return min(_LARGEST_BATCH, 1 << (len(array) - 1).bit_length())
+
+
+def in_parts(
+    run: Callable[[list[np.ndarray]], list[np.ndarray]], arrays: Sequence[np.ndarray], size: int, *, fill: bool = True
+) -> list[np.ndarray]:
+    """Runs a batch as several of `size` samples, the last one filled with zeros (unless `fill` is off), and joins the answers."""
+    count = len(arrays[0])
+    parts = []
+    for start in range(0, count, size):
+        part = [np.ascontiguousarray(array[start : start + size]) for array in arrays]
+        have = len(part[0])
+        if fill and have < size:
+            part = [np.concatenate([a, np.zeros((size - have, *a.shape[1:]), a.dtype)]) for a in part]
+        parts.append([answer[:have] for answer in run(part)])
+    return parts[0] if len(parts) == 1 else [np.concatenate(column) for column in zip(*parts, strict=True)]

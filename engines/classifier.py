@@ -1,0 +1,173 @@
+"""Reads expressions: crops in, calibrated probabilities out."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from engines import manifest, select
+from engines.backends.base import Backend
+from engines.contract import HEADS, LABELS, ClassifierContract
+from engines.errors import ModelError, UsageError
+from engines.onnx_file import OnnxFile, labels_in, read_onnx
+from engines.preprocess import check_image
+
+
+class Classifier:
+    """A loaded expression classifier. May be used from several threads. Made by load_classifier()."""
+
+    def __init__(self, engine: Backend, entry: manifest.Entry, *, head: str = "crowd") -> None:
+        contract = entry.contract
+        assert isinstance(contract, ClassifierContract)
+        self.entry = entry
+        self.name = entry.name
+        self.contract = contract
+        self.backend = engine.name
+        self.device = engine.device
+        self.head = head
+        self._engine = engine
+        self._output = self._find_output()
+        self._float = self._check_input()
+        self._temperature = float(contract.temperature.get(head, 1.0))
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the columns of what classify() returns."""
+        return self.contract.labels
+
+    @property
+    def sha256(self) -> str:
+        """Of the model's file."""
+        return self.entry.sha256 or self.entry.digest
+
+    def classify(self, crops: Sequence[np.ndarray]) -> np.ndarray:
+        """Square BGR (H, W, 3) or grey (H, W) uint8 crops of any sizes -> (N, C) float32 probabilities, rows add up to 1.
+
+        Columns as in `labels`; no crops give (0, C). crop_faces() makes such crops. Raises UsageError (a ValueError).
+        """
+        return self.infer(self.inputs(crops))
+
+    def inputs(self, crops: Sequence[np.ndarray]) -> np.ndarray:
+        """Crops -> the model's batch: (N, 1, S, S) uint8 grey, or (N, 3, S, S) RGB where the contract says "rgb"."""
+        import cv2
+
+        if isinstance(crops, np.ndarray):
+            hint = "for one crop pass [crop]" if crops.ndim <= 3 else "pass list(crops)"
+            raise UsageError(f"classify expected a list of crops, got an array {crops.shape}; {hint}")
+        size, colour = self.contract.input_size, self.contract.colour == "rgb"
+        batch = np.empty((len(crops), 3 if colour else 1, size, size), np.uint8)
+        for i, crop in enumerate(crops):
+            check_image(crop, f"classify (crop {i})", grey=True)
+            if crop.shape[0] != crop.shape[1]:
+                raise UsageError(f"classify expected square crops, got {crop.shape[1]}×{crop.shape[0]} (crop {i}); crop_faces() makes square ones")
+            if crop.ndim == 3 and not colour:
+                crop = cv2.cvtColor(crop, cv2.COLOR_BGR2GRAY)
+            if crop.shape[0] != size:
+                crop = cv2.resize(crop, (size, size), interpolation=cv2.INTER_AREA if crop.shape[0] > size else cv2.INTER_LINEAR)
+            batch[i] = crop[:, :, ::-1].transpose(2, 0, 1) if crop.ndim == 3 else crop
+        return batch
+
+    def infer(self, batch: np.ndarray) -> np.ndarray:
+        """What inputs() made -> (N, C) float32: softmax(logits / temperature of the head)."""
+        size, channels = self.contract.input_size, 3 if self.contract.colour == "rgb" else 1
+        if not isinstance(batch, np.ndarray) or batch.dtype != np.uint8 or batch.shape[1:] != (channels, size, size):
+            got = f"{batch.dtype} {batch.shape}" if isinstance(batch, np.ndarray) else type(batch).__name__
+            raise UsageError(f"infer expected (N, {channels}, {size}, {size}) uint8, got {got}; inputs() makes it from crops")
+        if len(batch) == 0:
+            return np.zeros((0, len(self.labels)), np.float32)
+        if self._float is not None:
+            batch = (batch.astype(self._float) - self._float(self.contract.mean)) / self._float(self.contract.std)
+        answer = self._engine.infer([batch])[self._output].astype(np.float32)
+        if answer.shape != (len(batch), len(self.labels)):
+            raise ModelError(f"{self.name} answers {answer.shape} for {len(batch)} crops; expected {len(self.labels)} columns: {', '.join(self.labels)}")
+        return answer if self.contract.output == "probabilities" else softmax(answer / self._temperature)
+
+    def close(self) -> None:
+        """Frees the model; idempotent."""
+        self._engine.close()
+
+    def _find_output(self) -> int:
+        names = [spec.name for spec in self._engine.outputs]
+        if self.head in names:
+            return names.index(self.head)
+        if self.head in self.contract.heads and len(names) == len(self.contract.heads):
+            return self.contract.heads.index(self.head)
+        if len(names) == 1 and not self.entry.shipped and self.head in HEADS:
+            return 0  # a user's model with one output: whatever head the configuration names, it is meant
+        raise UsageError(f"{self.name} has no head {self.head!r}; it has {', '.join(self.contract.heads if self.entry.shipped else names)}")
+
+    def _check_input(self) -> Any:
+        """The numpy type of a float input, None for uint8."""
+        inputs = self._engine.inputs
+        size, channels = self.contract.input_size, 3 if self.contract.colour == "rgb" else 1
+        shape = inputs[0].shape if inputs else ()
+        wanted = (None, channels, size, size)
+        if len(inputs) != 1 or len(shape) != 4 or any(s not in (w, None) for s, w in zip(shape[1:], wanted[1:], strict=True)):
+            got = "; ".join(f"{spec.name} {spec.shape}" for spec in inputs)
+            raise ModelError(f"{self.name} takes {got}; expected one input of faces, (N, {channels}, {size}, {size})")
+        dtype = np.dtype(inputs[0].dtype or np.float32)
+        if dtype not in (np.uint8, np.float32, np.float16):
+            raise ModelError(f"{self.name} takes {dtype} faces; expected uint8 or float")
+        return None if dtype == np.uint8 else dtype.type
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Over the last axis, float32, safe for large values."""
+    shifted = np.exp(logits - logits.max(-1, keepdims=True))
+    return (shifted / shifted.sum(-1, keepdims=True)).astype(np.float32)
+
+
+def load_classifier(
+    model: str | Path | None = None, *, head: str = "crowd", backend: str = "auto", device: str = "auto", threads: int | None = None,
+    precision: str | None = None,
+) -> Classifier:
+    """Loads an expression classifier: None = the shipped one, a shipped name, or a path to .onnx or OpenVINO .xml.
+
+    `head`: "crowd" (trained on ten taggers' votes) or "fer2013" (the original labels). The rest as in load_detector. A user's
+    ONNX takes (N, 1, S, S) or (N, 3, S, S) RGB, uint8 or float, and may carry in its metadata `labels` (JSON list),
+    `crop_margin`, `mean`, `std` (of grey levels 0…255, for float inputs); without labels it must have our seven columns.
+    Metadata of an .xml is not read. Raises UsageError, ModelError, EngineError: one sentence each.
+    """
+    choice = select.choose(backend, device)
+    if choice.backend == "fake":
+        entry = manifest.Entry("fake", "classifier", Path("fake.classifier"), ClassifierContract(), sha256="fake")
+    else:
+        entry = manifest.find(model, "classifier")
+    parsed = read_onnx(entry.path) if entry.path.suffix.lower() == ".onnx" and not entry.shipped else None
+    engine = select.open_backend(entry.path, choice, threads=threads, precision=precision, purpose="classifier")
+    if not entry.shipped and choice.backend != "fake":
+        entry = dataclasses.replace(entry, contract=_contract_of(entry, engine, parsed))
+    return Classifier(engine, entry, head=head)
+
+
+def _contract_of(entry: manifest.Entry, engine: Backend, parsed: OnnxFile | None) -> ClassifierContract:
+    """What can be known of a user's model."""
+    metadata = parsed.metadata if parsed else {}
+    shape = engine.inputs[0].shape
+    outputs = engine.outputs
+    values: dict[str, Any] = {"heads": tuple(spec.name for spec in outputs)}
+    if len(shape) == 4:
+        values["colour"] = "rgb" if shape[1] == 3 else "grey"
+        values["input_size"] = shape[2] or ClassifierContract.input_size
+    columns = outputs[0].shape[-1] if outputs and outputs[0].shape else None
+    labels = labels_in(metadata) or LABELS
+    if columns is not None and columns != len(labels):
+        raise ModelError(
+            f"{entry.path} answers {columns} columns but names {len(labels)} labels ({', '.join(labels)}); "
+            "write the labels, in the order of its output, as a JSON list into the ONNX metadata under 'labels'"
+        )
+    values["labels"] = labels
+    for key in ("crop_margin", "mean", "std"):
+        if key in metadata:
+            try:
+                values[key] = float(metadata[key])
+            except ValueError as error:
+                raise ModelError(f"{entry.path} has the metadata {key}={metadata[key]!r}; expected a number") from error
+    if parsed is not None:
+        last = parsed.producer(parsed.outputs[0].name)
+        values["output"] = "probabilities" if last is not None and last.op == "Softmax" else "logits"
+    return ClassifierContract(**values)

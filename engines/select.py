@@ -1,0 +1,147 @@
+"""Which backend runs a model on this machine, and why.
+
+`auto` asks the NVIDIA driver through ctypes first (a millisecond, no package): only where it has a GPU are torch and the
+others imported, so that a CPU run never pays for torch, even where it is installed.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import importlib
+import importlib.util
+import logging
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from engines.backends.base import Backend
+from engines.errors import EngineError, UsageError
+
+log = logging.getLogger(__name__)
+
+BACKENDS: dict[str, tuple[str, str, str]] = {
+    # name: (where, the package it needs, how to get it)
+    "openvino": ("engines.backends.openvino:OpenVinoBackend", "openvino", "pip install openvino"),
+    "torch": ("engines.backends.torch:TorchBackend", "torch", "pip install 'fer-stream[torch]'"),
+    "onnxruntime": ("engines.backends.onnxruntime:OnnxRuntimeBackend", "onnxruntime", "pip install 'fer-stream[onnxruntime]'"),
+    "tensorrt": ("engines.backends.tensorrt:TensorRtBackend", "tensorrt", "pip install 'fer-stream[tensorrt]'"),
+    "fake": ("engines.backends.fake:FakeBackend", "numpy", ""),
+}
+"""A new backend is one file and one line here."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The outcome of choose()."""
+
+    backend: str
+    device: str
+    """"cpu" or "cuda:N"."""
+    reason: str
+
+
+@functools.cache
+def gpu_count() -> int:
+    """NVIDIA GPUs that the driver offers to this process; 0 without a driver. Honours CUDA_VISIBLE_DEVICES, as the driver does."""
+    for library in ("libcuda.so.1", "nvcuda.dll"):
+        try:
+            cuda = ctypes.CDLL(library)
+        except OSError:
+            continue
+        count = ctypes.c_int(0)
+        if cuda.cuInit(0) == 0 and cuda.cuDeviceGetCount(ctypes.byref(count)) == 0:
+            return count.value
+    return 0
+
+
+def installed(backend: str) -> bool:
+    """Whether the backend's package is there; it is not imported."""
+    try:
+        return importlib.util.find_spec(BACKENDS[backend][1]) is not None
+    except (ImportError, ValueError):
+        return False
+
+
+def choose(backend: str = "auto", device: str = "auto") -> Choice:
+    """What `backend` and `device` mean on this machine.
+
+    Raises UsageError for names that do not exist; EngineError for a backend that is not installed, a GPU that is not there,
+    and pairs that do not go together.
+    """
+    if backend != "auto" and backend not in BACKENDS:
+        raise UsageError(f"unknown backend {backend!r}; known: auto, {', '.join(BACKENDS)}")
+    match = re.fullmatch(r"auto|cpu|cuda(?::(\d+))?", str(device))
+    if match is None:
+        raise UsageError(f"unknown device {device!r}; expected auto, cpu, cuda or cuda:N")
+    wants_gpu = str(device).startswith("cuda")
+    if wants_gpu and int(match[1] or 0) >= gpu_count():
+        raise EngineError(f"device {device} is not there: the NVIDIA driver offers {gpu_count()} GPUs to this process; use device cpu")
+    if backend == "fake":
+        return Choice("fake", "cpu", "asked for")
+    if backend != "auto":
+        return _named(backend, str(device), wants_gpu)
+    if device == "cpu" or gpu_count() == 0:
+        if not installed("openvino"):
+            raise EngineError(f"no backend for CPU is installed; {BACKENDS['openvino'][2]}, or name another with backend")
+        return Choice("openvino", "cpu", "auto: device cpu was asked for" if device == "cpu" else "auto: no NVIDIA GPU")
+    gpu = "cuda:0" if device in ("auto", "cuda") else str(device)
+    refused = []
+    for name in ("torch", "onnxruntime"):
+        problem = _cuda_problem(name)
+        if problem is None:
+            return Choice(name, gpu, "auto: an NVIDIA GPU" + "".join(f"; {text}" for text in refused))
+        refused.append(problem)
+    if wants_gpu:
+        raise EngineError(f"no backend can use {device}: {'; '.join(refused)}; {BACKENDS['torch'][2]}, or use device cpu")
+    log.warning("an NVIDIA GPU is there but not used: %s", "; ".join(refused))
+    return Choice("openvino", "cpu", f"auto: an NVIDIA GPU, but {'; '.join(refused)}")
+
+
+def _named(backend: str, device: str, wants_gpu: bool) -> Choice:
+    _, package, how = BACKENDS[backend]
+    if backend == "tensorrt":
+        importlib.import_module("engines.backends.tensorrt").refuse()
+    if not installed(backend):
+        raise EngineError(f"the backend {backend} needs the package {package}, which is not installed; {how}, or leave backend at auto")
+    if backend == "openvino" and wants_gpu:
+        raise EngineError(f"the backend openvino does not run on {device}; use backend torch or onnxruntime, or device cpu")
+    if device == "auto":
+        usable = backend != "openvino" and gpu_count() > 0 and _cuda_problem(backend) is None
+        device = "cuda:0" if usable else "cpu"
+    elif wants_gpu:
+        problem = _cuda_problem(backend)
+        if problem is not None:
+            raise EngineError(f"the backend {backend} cannot use {device}: {problem}; install its CUDA build, or use device cpu")
+    return Choice(backend, "cuda:0" if device == "cuda" else device, "asked for")
+
+
+def _cuda_problem(backend: str) -> str | None:
+    """Why a backend cannot use the GPU; None where it can. Imports it: only called where the driver has a GPU."""
+    if not installed(backend):
+        return f"{backend} is not installed"
+    try:
+        if backend == "torch":
+            import torch
+
+            return None if torch.cuda.is_available() else "this torch is built without CUDA"
+        import onnxruntime
+
+        return None if "CUDAExecutionProvider" in onnxruntime.get_available_providers() else "this onnxruntime is built without CUDA"
+    except Exception as error:  # a broken installation raises anything
+        return f"{backend} cannot be imported ({type(error).__name__}: {error})"
+
+
+def open_backend(
+    path: Path, choice: Choice, *, threads: int | None = None, precision: str | None = None, purpose: str = "model"
+) -> Backend:
+    """Opens `path` with what choose() found, and says so in one log line."""
+    module, name = BACKENDS[choice.backend][0].split(":")
+    try:
+        kind: Any = getattr(importlib.import_module(module), name)
+        backend: Backend = kind.open(path, device=choice.device, threads=threads, precision=precision)
+    except ImportError as error:
+        raise EngineError(f"the backend {choice.backend} cannot be imported ({error}); {BACKENDS[choice.backend][2]}") from error
+    log.info("%s %s runs on %s, %s (%s)", purpose, path.stem, choice.backend, choice.device, choice.reason)
+    return backend

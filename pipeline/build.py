@@ -1,0 +1,256 @@
+"""Configuration → pipeline. Reads as the diagram: sources, two threads of stages, sinks."""
+
+from __future__ import annotations
+
+import os
+import platform
+import uuid
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from engines import load_classifier, load_detector
+from pipeline.errors import UsageError
+from pipeline.flow.graph import Pipeline, RunResult
+from pipeline.sinks.events import EventsSink, events_format
+from pipeline.sinks.images import ImagesSink
+from pipeline.sinks.outputs import PICTURE_SUFFIXES, check_folder, check_kind, check_output, is_stream, paths_for_sources, video_suffix
+from pipeline.sinks.progress import ProgressSink
+from pipeline.sinks.summary import SummarySink
+from pipeline.sinks.video import VideoSink
+from pipeline.sinks.window import WindowSink, has_display
+from pipeline.sources.uri import Parsed, open_source, parse, unique_names
+from pipeline.stages.classify import Classify
+from pipeline.stages.detect import Detect
+from pipeline.stages.smooth import Smooth
+from pipeline.stages.track import Track
+
+if TYPE_CHECKING:
+    from engines.classifier import Classifier
+    from engines.detector import Detector
+    from pipeline.config import Config
+    from pipeline.flow.ledger import LedgerSnapshot
+    from pipeline.flow.protocols import Sink, Source, Stage
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is wanted of one run, beside the settings."""
+
+    output: str | None = None
+    """Annotated video or picture; a folder or a pattern with {source} for several sources."""
+    events: str | None = None
+    """Rows, .jsonl or .csv; "-" for standard output."""
+    show: bool = False
+    """A window with the annotated picture."""
+    start: float | None = None
+    """Seconds from the first frame."""
+    end: float | None = None
+    max_frames: int | None = None
+    realtime: bool = False
+    overwrite: bool = False
+    unsafe_pickle: bool = False
+    quiet: bool = True
+    """No progress bar."""
+    interactive: bool = False
+    """Called by a person: a live source without outputs gets a window, or rows on standard output where no display is."""
+    sinks: tuple[Sink, ...] = field(default=())
+    """More sinks, of the caller's own."""
+
+
+class Run:
+    """One run: `run()` once; `stop()` and `cancel()` from any thread or signal handler."""
+
+    def __init__(self, sources: Sequence[Source], stages: Sequence[Sequence[Stage]], sinks: Sequence[Sink], config: Config) -> None:
+        self.summary: dict[str, Any] = {}
+        self._sinks = sinks
+        self._result: RunResult | None = None
+        self._ledger: LedgerSnapshot | None = None
+        self._pipeline = Pipeline(
+            sources, stages, sinks, on_ledger=self._settled,
+            max_batch=config.max_batch or (16 if "cuda" in config.device else 1), max_wait_s=config.live.max_wait_s,
+            live_lane=config.live.lane, max_age_s=config.live.max_age_s, connect_timeout_s=config.live.connect_timeout_s,
+        )  # fmt: skip
+
+    def run(self) -> dict[str, Any]:
+        """Blocks until everything is written; the summary as plain values. Raises the first error (FerError)."""
+        try:
+            self._result = self._pipeline.run()
+        finally:
+            self.summary = self._summary_sink.result(self._ledger)
+            for sink in self._sinks:
+                if isinstance(sink, EventsSink):
+                    sink.finish({"ledger": self.summary["sources"]})
+        return self.summary
+
+    def stop(self) -> None:
+        """End the sources; what was taken is finished."""
+        self._pipeline.stop()
+
+    def cancel(self) -> None:
+        """End at once."""
+        self._pipeline.cancel()
+
+    def failures(self) -> list[str]:
+        """A sentence for every source that failed."""
+        return [str(error) for error in self._result.errors.values()] if self._result else []
+
+    def print_summary(self) -> None:
+        """The table for people, on standard error: standard output may be taken by rows."""
+        from rich.console import Console
+
+        self._summary_sink.print(Console(stderr=True))
+
+    @property
+    def _summary_sink(self) -> SummarySink:
+        return next(sink for sink in self._sinks if isinstance(sink, SummarySink))
+
+    def _settled(self, ledger: LedgerSnapshot) -> None:
+        self._ledger = ledger
+
+
+def build(config: Config, texts: Sequence[str], options: Options) -> Run:
+    """Everything is checked before anything is opened; UsageError for what cannot be."""
+    parsed = [parse(text) for text in texts]
+    names = unique_names([one.name for one in parsed])
+    if options.interactive and not (options.output or options.events or options.show) and any(one.live for one in parsed):
+        options = replace(options, show=True) if has_display() else replace(options, events="-")
+    sources = [_source(text, name, config, options) for text, name in zip(texts, names, strict=True)]
+    named = dict(zip(names, parsed, strict=True))
+    events = _event_files(named, options)
+    outputs = _output_files(named, options)
+    detector, classifier = _models(config, options)
+    info = _info(config, detector, classifier)
+
+    later: list[Run] = []  # the window stops the run that it is part of
+    stages = [
+        [_detect(config, detector)],
+        [_track(config, detector), _classify(config, classifier), _smooth(config, classifier)],
+    ]
+    sinks: list[Sink] = [
+        *(EventsSink(path, info=info, source=name, overwrite=options.overwrite) for name, path in events),
+        *(_annotated(path, name, config, options) for name, path in outputs),
+        *([WindowSink(top_k=config.video.top_k, on_close=lambda: later[0].stop())] if options.show else []),
+        *([] if options.quiet else [ProgressSink()]),
+        *options.sinks,
+        SummarySink(),
+    ]
+    later.append(Run(sources, stages, sinks, config))
+    return later[0]
+
+
+def _source(text: str, name: str, config: Config, options: Options) -> Source:
+    return open_source(
+        text, name=name, live=config.live, realtime=options.realtime, start_s=options.start, end_s=options.end, max_frames=options.max_frames
+    )
+
+
+def _detect(config: Config, detector: Detector) -> Detect:
+    c = config.detect
+    return Detect(detector, interval=c.interval, floor=min(c.floor, detector.conf), max_faces=c.max_faces)
+
+
+def _track(config: Config, detector: Detector) -> Track:
+    c = config.track
+    # Boxes between detections need the next one: a look-ahead shorter than the interval would leave frames empty.
+    lookahead = max(c.lookahead, config.detect.interval + 1)
+    return Track(
+        conf=detector.conf, lost_s=c.lost_s, faint_s=c.faint_s, mature=c.mature, iou=c.iou, lookahead=lookahead, min_size=c.min_size
+    )
+
+
+def _classify(config: Config, classifier: Classifier) -> Classify:
+    c = config.classify
+    return Classify(classifier, max_faces=c.max_faces, max_age_s=c.max_age_s, min_quality=c.min_quality)
+
+
+def _smooth(config: Config, classifier: Classifier) -> Smooth:
+    c = config.smooth
+    least = classifier.contract.min_confidence if c.min_confidence is None else c.min_confidence
+    return Smooth(tau_s=c.tau_s, margin=c.margin, dwell_s=c.dwell_s, min_confidence=least, hold_s=c.hold_s)
+
+
+def _models(config: Config, options: Options) -> tuple[Detector, Classifier]:
+    on = {"backend": config.backend, "device": config.device}
+    detector = load_detector(
+        config.detect.model, conf=config.detect.conf, imgsz=config.detect.imgsz, unsafe_pickle=options.unsafe_pickle, **on
+    )
+    return detector, load_classifier(config.classify.model, head=config.classify.head, **on)
+
+
+def _annotated(path: str, name: str | None, config: Config, options: Options) -> Sink:
+    """An annotated video, or pictures."""
+    shared: dict[str, Any] = {"top_k": config.video.top_k, "purpose": config.purpose, "overwrite": options.overwrite, "source": name}
+    if Path(path).suffix.lower() in PICTURE_SUFFIXES or not Path(path).suffix:
+        return ImagesSink(path, **shared)
+    return VideoSink(path, preset=config.video.preset, crf=config.video.crf, **shared)
+
+
+def _event_files(named: dict[str, Parsed], options: Options) -> list[tuple[str | None, str]]:
+    """(source or None for all, file) of each sink of rows."""
+    if options.events is None:
+        return []
+    if is_stream(options.events):
+        return [(None, options.events)]
+    files = paths_for_sources(options.events, list(named), suffix=".jsonl", what="--events")
+    for path in files.values():
+        events_format(path)
+        _check_file(path, "--events", named, options)
+    return list(files.items())
+
+
+def _output_files(named: dict[str, Parsed], options: Options) -> list[tuple[str | None, str]]:
+    """(source or None for all, file or folder of pictures) of each sink of annotated pictures."""
+    wanted = options.output
+    if wanted is None:
+        return []
+    pictures = [name for name, one in named.items() if one.kind == "images"]
+    videos = [name for name in named if name not in pictures]
+    check_kind(wanted, [*(["image"] if pictures else []), *(["video"] if videos else [])])
+    files: list[tuple[str | None, str]] = []
+    if pictures:
+        count = sum(len(named[name].paths) for name in pictures)
+        if Path(wanted).suffix.lower() in PICTURE_SUFFIXES and not Path(wanted).is_dir():
+            if count > 1:
+                raise UsageError(f"--output {wanted} names one picture for {count}; name a folder")
+            _check_file(wanted, "--output", named, options)
+        else:
+            check_folder(wanted)
+        files.append((None if not videos else pictures[0], wanted))
+        files += [(name, wanted) for name in pictures[1:]] if videos else []
+    if videos:
+        for name, path in paths_for_sources(wanted if not pictures else os.path.join(wanted, ""), videos, suffix=".mp4").items():
+            video_suffix(path)
+            _check_file(path, "--output", named, options)
+            files.append((name, path))
+    return files
+
+
+def _check_file(path: str, what: str, named: dict[str, Parsed], options: Options) -> None:
+    """One file of an output; a folder that several sources share is made when its own is there."""
+    folder, given = Path(path).parent, options.output if what == "--output" else options.events
+    if given != path and not folder.exists():
+        check_folder(folder, what=what)
+        folder.mkdir()
+    inputs = [place for one in named.values() for place in (one.paths or (one.text,))]
+    check_output(path, inputs=inputs, overwrite=options.overwrite, what=what)
+
+
+def _info(config: Config, detector: Detector, classifier: Classifier) -> dict[str, Any]:
+    """What the first row says of the run."""
+    return {
+        "run_id": uuid.uuid4().hex,
+        "purpose": config.purpose,
+        "fer_stream": version("fer-stream"),
+        "machine": {"python": platform.python_version(), "system": platform.system(), "processor": platform.machine(), "cores": os.cpu_count()},
+        "models": {
+            "detector": {"name": detector.name, "sha256": detector.sha256, "backend": detector.backend, "conf": detector.conf},
+            "classifier": {
+                "name": classifier.name, "sha256": classifier.sha256, "backend": classifier.backend, "head": config.classify.head,
+                "contract": asdict(classifier.contract),
+            },
+        },
+        "settings": config.model_dump(),
+    }  # fmt: skip

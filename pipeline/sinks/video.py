@@ -1,0 +1,294 @@
+"""The annotated video: H.264 in MP4, MOV or MKV, right in time, with the file's own sound, readable while it grows.
+
+Measured (PyAV 18.1): MP4 with `hybrid_fragmented+delay_moov` and fragments of half a second keeps every PTS exactly,
+plays after a SIGKILL from the second second on, and becomes an ordinary MP4 when it is closed. `frag_keyframe+empty_moov`
+shifts the picture by 11–48 ms where audio is copied. Three more things keep the first fragment early:
+
+- libavformat writes no header before every stream has a packet. A track of sound that begins at 2.4 s would hold the
+  header back until then; `audio_preload` lets its first packet go out at once.
+- Its interleaving queue waits for the stream that is behind, ten seconds long where sound has ended; we feed it in order
+  of time, so it may wait for nothing (`max_interleave_delta=1`).
+- x264 holds frames back: its look-ahead and one per thread. Both are bounded here by the frame rate, to ~0.4 s each.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from fractions import Fraction
+from typing import Any
+
+import av
+
+from pipeline.draw import draw_faces
+from pipeline.errors import SinkError
+from pipeline.flow.batch import Batch, Ended
+from pipeline.sinks.audio import Audio
+from pipeline.sinks.outputs import video_suffix
+from pipeline.sinks.planes import Pictures, canvas_of, colour_tags, is_bt709
+from pipeline.types import Frame
+
+log = logging.getLogger(__name__)
+
+LIVE_TIME_BASE = Fraction(1, 90000)
+_FORMATS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}
+
+
+class VideoSink:
+    """Draws the faces of one source's frames and encodes them; as many frames out as in.
+
+    path: .mp4, .mov or .mkv (UsageError otherwise), made when the first frame arrives.
+    source: the only source that is written; None: whichever frames come first decide.
+    preset, crf: x264's. threads: its threads, None: 1.5 per core, fewer at low frame rates.
+    top_k: 0…7 probabilities per face; draw False: no overlay. purpose, title: into the file's metadata.
+
+    Raises SinkError when writing fails; what is written stays, unfinished but readable. Closing finishes the file.
+    """
+
+    best_effort = False
+
+    def __init__(self, path: str | os.PathLike[str], source: str | None = None, *, preset: str = "ultrafast", crf: int = 23,
+                 top_k: int = 3, draw: bool = True, threads: int | None = None, purpose: str = "", title: str | None = None,
+                 overwrite: bool = False) -> None:  # fmt: skip
+        self.path = os.fspath(path)
+        self._format = _FORMATS[video_suffix(self.path)]
+        self.name = "video" if source is None else f"video of {source}"
+        self.source = source
+        self.frames_written = 0
+        self._preset, self._crf, self._top_k, self._draw, self._threads = preset, crf, top_k, draw, threads
+        self._metadata = {"title": title or "", "comment": f"Faces analysed by fer-stream. Purpose: {purpose or 'not declared'}"}
+        self._overwrite = overwrite
+        self._pictures = Pictures()
+        self._writer: _Writer | None = None
+        self._ended: Ended | None = None
+        self._closed = False
+
+    def write(self, batch: Batch) -> None:
+        if self._closed:
+            return
+        for frame in batch.frames:
+            if self.source is None:
+                self.source = frame.source
+            if frame.source == self.source:
+                self._guarded(lambda frame=frame: self._write_frame(frame))
+        for ended in batch.ended:
+            if ended.source == self.source and ended.final:
+                self._ended = ended
+
+    def close(self) -> None:
+        """Finish the file: the rest of the sound where the source ended by itself, then the index. Idempotent."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._writer is not None:
+            whole = self._ended is not None and self._ended.reason == "end of file"
+            self._guarded(lambda: self._writer.finish(whole))
+
+    def _write_frame(self, frame: Frame) -> None:
+        picture = self._pictures.copy(frame.image)
+        if self._draw:
+            draw_faces(canvas_of(picture, is_bt709(frame.image)), frame.faces, self._top_k)
+        if self._writer is None:
+            self._writer = _Writer(self.path, self._format, frame, picture, self._overwrite, self._preset, self._crf,
+                                   self._threads, self._metadata)  # fmt: skip
+        elif (picture.width, picture.height) != self._writer.size:
+            picture = self._pictures.letterboxed(picture, *self._writer.size)
+        self._writer.write(frame, picture)
+        self.frames_written += 1
+
+    def _guarded(self, action: Callable[[], Any]) -> None:
+        try:
+            action()
+        except BaseException as error:
+            self._closed = True
+            if self._writer is not None:
+                self._writer.abandon()
+            if isinstance(error, av.error.FFmpegError | OSError | ValueError | MemoryError):
+                reason = "it exists; --overwrite replaces it" if isinstance(error, FileExistsError) else (
+                    getattr(error, "strerror", None) or str(error) or type(error).__name__)  # fmt: skip
+                raise SinkError(f"cannot write the video {self.path}: {reason}") from error
+            raise
+
+
+class _File:
+    """The output as libavformat sees it. Ours, because a failed write must be the last: finishing a hybrid MP4 on a full
+    disk would overwrite its head, and with it what was readable, after failing to write the index at its end."""
+
+    def __init__(self, path: str, overwrite: bool) -> None:
+        self._file = open(path, "w+b" if overwrite else "x+b", buffering=0)  # noqa: SIM115 (closed by close)
+        self.closed = False
+
+    def write(self, data: Any) -> int:
+        if self.closed:
+            raise ValueError("the output is closed")
+        rest = memoryview(data)
+        while rest:
+            rest = rest[self._file.write(rest) or 0 :]
+        return len(data)
+
+    def read(self, count: int = -1) -> bytes:
+        return self._file.read(count) or b""
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def seekable(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        self.closed = True
+        self._file.close()
+
+
+class _Writer:
+    """An open output: encoder, sound, clock."""
+
+    def __init__(self, path: str, format_name: str, frame: Frame, picture: av.VideoFrame, overwrite: bool, preset: str,
+                 crf: int, threads: int | None, metadata: dict[str, str]) -> None:  # fmt: skip
+        info = frame.info
+        self.size = (picture.width, picture.height)
+        self._info = info
+        self._time_base = LIVE_TIME_BASE if info.live else frame.time_base
+        self._zero = frame.pts * frame.time_base
+        self._last_pts = -1
+        self._end_s = Fraction(0)
+        self._last_duration = 0
+        self._held: Any = None
+        self._audio = _audio_of(frame, self._zero, may_be_early=format_name != "matroska")
+        late_s = self._audio.first_s if self._audio is not None and format_name != "matroska" else Fraction(0)
+        self._late_s = late_s if late_s > Fraction(1, 5) else Fraction(0)
+        self._file = _File(path, overwrite)
+        try:
+            self._container = self._opened(format_name)
+            self._container.metadata.update({key: value for key, value in metadata.items() if value})
+            rate = info.average_rate if info.average_rate and 1 <= info.average_rate <= 240 else Fraction(25)
+            self._rate = rate
+            self._stream = self._video_stream(frame.image, rate, preset, crf, threads)
+            if self._audio is not None:
+                self._audio.add_to(self._container, path)
+            self._container.start_encoding()
+            if self._late_s:
+                self._mux_audio(self._late_s + Fraction(1, 1_000_000))
+        except BaseException:
+            self.abandon()
+            raise
+
+    def _opened(self, format_name: str) -> av.container.OutputContainer:
+        options = {"max_interleave_delta": "1", "flush_packets": "1"}
+        if format_name != "matroska":
+            if self._late_s:
+                options["audio_preload"] = str(min(int((self._late_s + 1) * 1_000_000), 2**31 - 2))
+            if self._audio is not None and self._audio.first_s > 0:  # an empty edit counts in this unit; 1 ms would round it
+                options["movie_timescale"] = str(self._audio.rate)
+            options["movflags"] = "hybrid_fragmented+delay_moov"
+            options["frag_duration"] = "500000"
+            if self._time_base.denominator < 2**31:
+                options["video_track_timescale"] = str(self._time_base.denominator)
+        else:
+            options["cluster_time_limit"] = "500"
+        return av.open(self._file, "w", format=format_name, options=options)
+
+    def _video_stream(self, image: av.VideoFrame, rate: Fraction, preset: str, crf: int, threads: int | None) -> Any:
+        lookahead = min(10, int(rate * Fraction(2, 5)))
+        stream = self._container.add_stream("libx264", rate=rate)
+        stream.width, stream.height = self.size
+        stream.pix_fmt = "yuv420p"
+        stream.time_base = stream.codec_context.time_base = self._time_base
+        for name, value in colour_tags(image).items():
+            setattr(stream.codec_context, name, value)
+        ratio = _pixel_shape(self._info, *self.size)
+        if ratio is not None:
+            stream.codec_context.sample_aspect_ratio = ratio
+        if threads is None:
+            threads = max(2, min(3 * (os.cpu_count() or 1) // 2, int(rate * Fraction(2, 5))))
+        options = {"preset": preset, "crf": str(crf), "threads": str(threads)}
+        if preset not in ("ultrafast", "superfast"):  # these look ahead by 0 frames on their own
+            options["rc-lookahead"] = str(lookahead)
+        stream.codec_context.options = options
+        return stream
+
+    def write(self, frame: Frame, picture: av.VideoFrame) -> None:
+        time_s = frame.pts * frame.time_base - self._zero
+        pts = max(round(time_s / self._time_base), self._last_pts + 1)  # exact in the file's own time base
+        self._last_pts = pts
+        duration_s = frame.image.duration * frame.time_base if frame.image.duration else 1 / self._rate
+        self._last_duration, self._end_s = round(duration_s / self._time_base), time_s + duration_s
+        picture.pts, picture.time_base, picture.pict_type = pts, self._time_base, 0
+        self._mux_audio(pts * self._time_base)
+        self._mux_video(self._stream.encode(picture))
+
+    def finish(self, whole: bool) -> None:
+        """`whole`: the source was read to its end, and so is its sound."""
+        self._mux_video(self._stream.encode(None), last=True)
+        if self._audio is not None:
+            self._mux_audio(None if whole and self._info.end_s is None else self._end_s)
+            for packet in self._audio.rest():
+                self._container.mux(packet)
+            self._audio.close()
+        self._container.close()
+        self._file.close()
+
+    def abandon(self) -> None:
+        """Leave the file as it is, without another byte."""
+        self._file.close()  # first: closing the container then writes no trailer
+        if self._audio is not None:
+            self._audio.close()
+        if hasattr(self, "_container"):
+            self._container.close()
+
+    def _mux_audio(self, end_s: Fraction | None) -> None:
+        if self._audio is not None:
+            for packet in self._audio.until(end_s):
+                self._container.mux(packet)
+
+    def _mux_video(self, packets: list[Any], last: bool = False) -> None:
+        """Muxes all but the newest packet: a fragment's last one needs its duration, which is the way to the next DTS."""
+        for packet in packets:
+            if self._held is not None:
+                self._held.duration = packet.dts - self._held.dts
+                self._container.mux(self._held)
+            self._held = packet
+        if last and self._held is not None:
+            self._held.duration = max(self._last_duration, 1)
+            self._container.mux(self._held)
+            self._held = None
+
+
+def _audio_of(frame: Frame, zero: Fraction, may_be_early: bool) -> Audio | None:
+    """The sound that belongs to this video, None where there is none in its range.
+
+    `may_be_early`: the container has edit lists. Matroska has none: a packet before zero would move the picture.
+    """
+    info = frame.info
+    if info.path is None or not info.has_audio or info.live:
+        return None
+    try:
+        audio = Audio(info.path, zero, cut_start=info.start_s > 0, may_be_early=may_be_early)
+    except (av.error.FFmpegError, OSError) as error:
+        log.warning("the sound of %s cannot be read and is left out: %s", info.name, getattr(error, "strerror", error))
+        return None
+    first = audio.first_s
+    if first is None or (info.end_s is not None and first >= Fraction(info.end_s) - Fraction(info.start_s)):
+        audio.close()
+        return None
+    return audio
+
+
+def _pixel_shape(info: Any, width: int, height: int) -> Fraction | None:
+    """Sample aspect ratio of a file whose pixels are not square (a decoded frame does not say), turned with the picture."""
+    if info.path is None:
+        return None
+    try:
+        with av.open(info.path) as container:
+            context = container.streams.video[0].codec_context
+            ratio, stored = context.sample_aspect_ratio, (context.width, context.height)
+    except (av.error.FFmpegError, OSError, IndexError):
+        return None
+    if not ratio or ratio == 1:
+        return None
+    turned = abs(stored[0] - width) > 1 and abs(stored[1] - width) <= 1 and abs(stored[0] - height) <= 1
+    return 1 / Fraction(ratio) if turned else Fraction(ratio)

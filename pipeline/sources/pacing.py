@@ -1,0 +1,26 @@
+"""Time for sources that are paced: waits that a stop ends at once, on a clock that tests can turn by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+
+class Pacer:
+    """Lets frames out when their time has come: the first at once, the others as far behind it as their PTS are.
+
+    `wait(seconds) -> stopped` is an Event's `wait`, so that a stop ends the pause at once; `clock()` is in seconds, monotonic.
+    A reader that was held up (a full lane) catches up without pauses: file lanes lose nothing, so nothing else would help.
+    """
+
+    def __init__(self, clock: Callable[[], float], wait: Callable[[float], bool]) -> None:
+        self._clock, self._wait = clock, wait
+        self._zero: float | None = None
+
+    def due(self, pts_s: float) -> bool:
+        """Waits until the frame at `pts_s` seconds is due. True: go on; False: stopped meanwhile."""
+        if self._zero is None:
+            self._zero = self._clock() - pts_s
+        while (left := self._zero + pts_s - self._clock()) > 0:
+            if self._wait(left):
+                return False
+        return True

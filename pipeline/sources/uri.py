@@ -1,0 +1,205 @@
+"""The one grammar of `--source`: text → an unopened Source. Imports neither av nor cv2.
+
+    0, 1, …                     webcam by index
+    /dev/video0                 webcam by device (any character device)
+    lavfi:GRAPH                 FFmpeg test input through the webcam's path, "lavfi:testsrc2=size=640x480:rate=30,realtime"
+    rtsp:// rtsps://            camera or server, over TCP
+    http:// https://            MJPEG, HLS, or a file on a server
+    demo                        the composed clip (sources/demo.py)
+    a path                      a picture (told by its content), a folder of pictures, else a video; file:///path is a path too
+    a pattern with * ? [        pictures that match; ** crosses folders
+
+A path that exists is never read as a pattern or a URL. Only the two short words win over files: `./0` and `./demo` name files.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+import stat
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+from urllib.parse import unquote, urlsplit
+
+from pipeline.errors import UsageError
+from pipeline.sources.redact import redact, redact_text, unique_names
+from pipeline.sources.sniff import PICTURE_SUFFIXES, is_picture
+
+if TYPE_CHECKING:
+    from pipeline.config import Live
+    from pipeline.flow.protocols import Source
+
+__all__ = ["Parsed", "natural", "open_source", "parse", "redact", "redact_text", "unique_names"]
+
+Kind = Literal["webcam", "lavfi", "stream", "demo", "video", "images"]
+_STREAMS = ("rtsp", "rtsps", "http", "https")
+_EXPECTED = "a file, a folder or pattern of pictures, a webcam (0 or /dev/video0), rtsp://, http://, or demo"
+
+
+@dataclass(frozen=True)
+class Parsed:
+    """What a text names; nothing is opened yet."""
+
+    kind: Kind
+    text: str
+    """Device, filter graph, URL (password included: never show it) or path, as the source's class takes it."""
+    name: str
+    """The text as given, passwords redacted: what rows and messages call it."""
+    paths: tuple[Path, ...] = ()
+    """Pictures in natural order (kind "images" only)."""
+
+    @property
+    def live(self) -> bool:
+        return self.kind in ("webcam", "lavfi", "stream")
+
+
+def parse(text: str) -> Parsed:
+    """Which input a `--source` text names. Looks at the file system, opens at most the first bytes of files.
+
+    Raises UsageError: nothing there, a folder without pictures, a pattern that matches none, a scheme that is not known.
+    """
+    if not text or "\0" in text:
+        raise UsageError(f"the source is {text!r}; expected {_EXPECTED}")
+    if text == "demo":
+        return Parsed("demo", text, text)
+    if re.fullmatch(r"[0-9]{1,3}", text):
+        return Parsed("webcam", text, text)
+    try:
+        mode = os.stat(text).st_mode
+    except OSError as error:
+        if isinstance(error, PermissionError):
+            raise UsageError(f"{redact(text)} cannot be looked at: permission denied; check its rights and those of its folder") from error
+        return _parse_no_path(text)
+    if stat.S_ISCHR(mode):
+        return Parsed("webcam", text, text)
+    if stat.S_ISDIR(mode):
+        return Parsed("images", text, text, _pictures_of_folder(Path(text)))
+    if stat.S_ISREG(mode) and is_picture(Path(text)):
+        return Parsed("images", text, text, (Path(text),))
+    return Parsed("video", text, text)
+
+
+def open_source(
+    text: str,
+    *,
+    live: Live | None = None,
+    realtime: bool = False,
+    start_s: float | None = None,
+    end_s: float | None = None,
+    max_frames: int | None = None,
+    name: str | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> Source:
+    """A Source that is not opened yet: `frames()` opens it on the thread that reads.
+
+    `live`: time-outs and back-off of live sources (defaults where None). `realtime` paces videos and the demo by their PTS;
+    live sources and pictures take no notice. `start_s`/`end_s`: seconds from the first frame, [start, end), videos and demo
+    only. `max_frames`: the source ends after as many. `name`: what rows call it (give unique ones, see `unique_names`).
+    `clock`: monotonic seconds for `captured_at`, pacing and reconnects.
+    Raises UsageError for what can be told without opening; what shows later is raised by `frames()` as SourceError.
+    """
+    parsed = parse(text)
+    label = parsed.name if name is None else name
+    _check(parsed, start_s, end_s, max_frames)
+    if parsed.kind == "video":
+        from pipeline.sources.video import VideoSource
+
+        return VideoSource(
+            parsed.text, name=label, realtime=realtime, start_s=start_s, end_s=end_s, max_frames=max_frames, clock=clock
+        )
+    if parsed.kind == "images":
+        from pipeline.sources.images import ImagesSource
+
+        return ImagesSource(parsed.paths, name=label, max_frames=max_frames, clock=clock)
+    if parsed.kind == "demo":
+        from pipeline.sources.demo import DemoSource
+
+        return DemoSource(name=label, realtime=realtime, start_s=start_s, end_s=end_s, max_frames=max_frames, clock=clock)
+    from pipeline.config import Live
+    from pipeline.sources.live import LiveSource
+
+    return LiveSource(parsed.text, kind=parsed.kind, name=label, settings=live or Live(), max_frames=max_frames, clock=clock)
+
+
+def natural(path: str | Path) -> list[tuple[int, int, str]]:
+    """Sort key in which "img2" comes before "img10"."""
+    return [(0, int(part), part) if part.isdecimal() else (1, 0, part) for part in re.findall(r"\d+|\D+", str(path).casefold())]
+
+
+def _parse_no_path(text: str) -> Parsed:
+    if text.startswith("lavfi:"):
+        if not text[6:]:
+            raise UsageError('lavfi: names no filter graph; expected something such as "lavfi:testsrc2=size=640x480:rate=30,realtime"')
+        return Parsed("lavfi", text[6:], text)
+    if match := re.match(r"(?i)([a-z][a-z0-9+.-]+)://(.*)", text, re.DOTALL):
+        return _parse_url(match[1].lower(), match[2], text)
+    if glob.has_magic(text):
+        found = sorted((path for path in map(Path, glob.glob(text, recursive=True)) if path.is_file()), key=natural)
+        pictures = tuple(path for path in found if is_picture(path))
+        if pictures:
+            return Parsed("images", text, text, pictures)
+        what = f"matches {len(found)} files, none of them a picture" if found else "matches nothing"
+        raise UsageError(f"the pattern {text!r} {what}; expected pictures (videos are named one by one, each with its own --source)")
+    if text.startswith("/dev/"):
+        raise UsageError(f"there is no device {text}; expected one such as /dev/video0: `ls /dev/video*` shows those of this machine")
+    raise UsageError(f"there is no file or folder {text!r} (from {_folder()}); expected {_EXPECTED}")
+
+
+def _parse_url(scheme: str, rest: str, text: str) -> Parsed:
+    shown = redact(text)
+    if scheme == "file":
+        path = unquote(urlsplit(text).path)
+        if not path or not os.path.exists(path):
+            raise UsageError(f"there is no file or folder {path!r}, which {shown} names; expected {_EXPECTED}")
+        return parse(path)
+    if scheme not in _STREAMS:
+        raise UsageError(f"{shown} begins with {scheme}://, which is not known; expected rtsps://, https:// or {_EXPECTED}")
+    url = f"{scheme}://{rest}"
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError as error:
+        raise UsageError(f"the host or port of {shown} is malformed; expected {scheme}://host:port/path") from error
+    if not host:
+        raise UsageError(f"{shown} names no host; expected {scheme}://host:port/path")
+    return Parsed("stream", url, shown)
+
+
+def _pictures_of_folder(folder: Path) -> tuple[Path, ...]:
+    """Not recursive; hidden files (macOS leaves "._a.jpg" beside "a.jpg") are no pictures."""
+    try:
+        inside = sorted((path for path in folder.iterdir() if not path.name.startswith(".") and path.is_file()), key=natural)
+    except OSError as error:
+        raise UsageError(f"the folder {folder} cannot be read: {error.strerror}") from error
+    pictures = tuple(path for path in inside if is_picture(path))
+    if not pictures:
+        what = f"{len(inside)} files, none of them a picture" if inside else "no files"
+        kinds = ", ".join(sorted(PICTURE_SUFFIXES))
+        raise UsageError(f"the folder {folder} has {what}; expected pictures ({kinds}) in the folder itself, or name one file")
+    return pictures
+
+
+def _check(parsed: Parsed, start_s: float | None, end_s: float | None, max_frames: int | None) -> None:
+    if max_frames is not None and max_frames < 1:
+        raise UsageError(f"the number of frames must be at least 1, got {max_frames}")
+    if start_s is None and end_s is None:
+        return
+    if parsed.live or parsed.kind == "images":
+        kind = "live" if parsed.live else "a picture or pictures"
+        raise UsageError(f"start and end cut videos, and {parsed.name} is {kind}; leave them out")
+    first = start_s or 0.0
+    if not 0 <= first < float("inf"):
+        raise UsageError(f"the start must be seconds from the first frame, 0 or more, got {start_s}")
+    if end_s is not None and not end_s > first:
+        raise UsageError(f"the end ({end_s} s) must come after the start ({first} s)")
+
+
+def _folder() -> str:
+    try:
+        return f"the folder {os.getcwd()}"
+    except OSError:
+        return "a folder that is gone"

@@ -1,0 +1,75 @@
+"""Finds faces: the detector's input is scaled straight from the decoded YUV, frames of one shape go in one call."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+import numpy as np
+import supervision as sv
+from av.video.reformatter import VideoReformatter
+
+from engines.preprocess import FILL, LetterboxGeometry, unletterbox
+from pipeline.flow.batch import Batch
+
+if TYPE_CHECKING:
+    from engines.detector import Detector
+    from pipeline.types import Faces, Frame
+
+_FORMAT = "rgb24"
+
+
+class Detect:
+    """Sets `frame.faces` to everything above `floor` (xyxy in pixels of the full frame, confidence), or leaves None on
+    frames that are passed over (`interval`): the tracker fills those."""
+
+    name = "detect"
+    lookahead = 0
+
+    def __init__(self, detector: Detector, *, interval: int = 1, floor: float = 0.1, max_faces: int = 1000) -> None:
+        self._detector = detector
+        self._interval, self._floor, self._max_faces = interval, floor, max_faces
+        self._seen: dict[tuple[str, int], int] = defaultdict(int)  # frames of each (source, epoch), to count the interval
+        self._scalers: dict[tuple[int, int, str], VideoReformatter] = {}  # a scaler keeps up to 15 MB: one per size
+
+    def open(self) -> None:
+        pass
+
+    def process(self, batch: Batch) -> Batch:
+        groups: dict[tuple[int, int], list[tuple[Frame, LetterboxGeometry]]] = defaultdict(list)
+        for frame in batch.frames:
+            key = (frame.source, frame.epoch)
+            # Pictures have nothing between them to carry a box from.
+            due = frame.info.kind == "image" or self._seen[key] % self._interval == 0
+            self._seen[key] += 1
+            if due:
+                geometry = self._detector.geometry(frame.width, frame.height)
+                groups[geometry.input_height, geometry.input_width].append((frame, geometry))
+        for (height, width), members in groups.items():
+            inputs = np.full((len(members), height, width, 3), FILL, np.uint8)
+            for row, (frame, geometry) in zip(inputs, members, strict=True):
+                self._scale_into(row, frame, geometry)
+            for (frame, geometry), (xyxy, confidence) in zip(members, self._detector.infer(inputs, floor=self._floor), strict=True):
+                frame.faces = self._faces(xyxy, confidence, frame, geometry)
+        for ended in batch.ended:
+            self._seen.pop((ended.source, ended.epoch), None)
+        return batch
+
+    def close(self) -> None:
+        self._scalers.clear()
+
+    def _scale_into(self, row: np.ndarray, frame: Frame, geometry: LetterboxGeometry) -> None:
+        """Scale the decoded picture into its place in the letterbox, (H, W, 3) uint8 RGB."""
+        image = frame.image
+        scaler = self._scalers.setdefault((image.width, image.height, image.format.name), VideoReformatter())
+        w, h = geometry.resized_width, geometry.resized_height
+        scaled = scaler.reformat(image, width=w, height=h, format=_FORMAT, interpolation="BILINEAR")
+        plane = scaled.planes[0]
+        pixels = np.frombuffer(plane, np.uint8).reshape(h, plane.line_size)[:, : w * 3].reshape(h, w, 3)
+        row[geometry.top : geometry.top + h, geometry.left : geometry.left + w] = pixels
+
+    def _faces(self, xyxy: np.ndarray, confidence: np.ndarray, frame: Frame, geometry: LetterboxGeometry) -> Faces:
+        best = np.argsort(-confidence, kind="stable")[: self._max_faces]
+        boxes = unletterbox(xyxy[best], geometry, frame.width, frame.height)
+        solid = (boxes[:, 2] - boxes[:, 0] >= 1) & (boxes[:, 3] - boxes[:, 1] >= 1)
+        return sv.Detections(xyxy=boxes[solid].astype(np.float32), confidence=confidence[best][solid].astype(np.float32))

@@ -1,0 +1,164 @@
+"""Classification: budget, quality gate, crops from luma."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from frames import PICTURE, VIDEO, detections, frame
+
+from engines.contract import LABELS, ClassifierContract
+from pipeline.flow.batch import Batch, Ended
+from pipeline.stages.classify import Classify, quality_of
+
+RNG = np.random.default_rng(5)
+NOISE = RNG.integers(0, 255, (180, 320, 3), dtype=np.uint8)
+
+
+class Recorder:
+    """Answers "happy" with a certainty that rises from crop to crop, and remembers what it was given."""
+
+    labels = LABELS
+    contract = ClassifierContract(crop_margin=1.0)
+
+    def __init__(self) -> None:
+        self.batches: list[np.ndarray] = []
+
+    def inputs(self, crops: list[np.ndarray]) -> np.ndarray:
+        import cv2
+
+        assert all(c.ndim == 2 and c.shape[0] == c.shape[1] for c in crops)
+        return np.stack([cv2.resize(c, (40, 40), interpolation=cv2.INTER_AREA)[None] for c in crops])
+
+    def infer(self, batch: np.ndarray) -> np.ndarray:
+        self.batches.append(batch)
+        probs = np.full((len(batch), 7), 0.05, np.float32)
+        probs[:, 3] = 0.7
+        return probs
+
+
+def tracked(index: int, *boxes: tuple[float, ...], info=VIDEO, observed: bool = True, pts_s: float | None = None):
+    """A frame of noise with faces 1…n."""
+    f = frame(index, pts_s, info=info, picture=NOISE)
+    f.faces = detections(*boxes)
+    f.faces.tracker_id = np.arange(1, len(boxes) + 1)
+    f.faces.data["observed"] = np.full(len(boxes), observed)
+    return f
+
+
+def was_read(f) -> list[bool]:
+    return (~np.isnan(f.faces.data["probs"]).any(1)).tolist()
+
+
+A, B, C = (10, 10, 60, 60, 0.9), (80, 10, 130, 60, 0.9), (150, 10, 200, 60, 0.9)
+
+
+def test_every_observed_face_is_read_within_the_budget() -> None:
+    model = Recorder()
+    frames = [tracked(0, A, B), tracked(1, A, B, C)]
+    Classify(model).process(Batch(frames))
+    assert [was_read(f) for f in frames] == [[True] * 2, [True] * 3]
+    assert [b.shape for b in model.batches] == [(5, 1, 40, 40)]  # one call for all faces at hand
+
+
+def test_new_tracks_come_first_then_grown_then_stale() -> None:
+    stage = Classify(Recorder(), max_faces=1)
+    assert was_read(stage.process(Batch([tracked(0, A)])).frames[0]) == [True]
+    assert was_read(stage.process(Batch([tracked(1, A, B)])).frames[0]) == [False, True]  # B is new
+    assert was_read(stage.process(Batch([tracked(2, A, B)])).frames[0]) == [True, False]  # A is stale
+    grown = (80, 10, 180, 110, 0.9)
+    for i in range(3, 8):  # A is staler, but B grew
+        f = stage.process(Batch([tracked(i, A, grown, pts_s=1 + i)])).frames[0]
+        if i == 3:
+            assert was_read(f) == [False, True]
+    assert stage._tracks["clip", 0, 1].read_s > 4  # and A is not starved
+
+
+def test_among_equally_stale_tracks_the_least_certain_comes_first() -> None:
+    stage = Classify(Recorder(), max_faces=2)
+    stage.process(Batch([tracked(0, A, B)]))
+    stage._tracks["clip", 0, 1].certainty, stage._tracks["clip", 0, 2].certainty = 0.9, 0.4
+    stage._max_faces = 1
+    assert was_read(stage.process(Batch([tracked(1, A, B)])).frames[0]) == [False, True]
+
+
+def test_s4_the_choice_does_not_depend_on_how_batches_fell() -> None:
+    def choices(size: int) -> list[list[bool]]:
+        stage = Classify(Recorder(), max_faces=1)
+        frames = [tracked(i, A, B, C) for i in range(9)]
+        return [was_read(f) for i in range(0, 9, size) for f in stage.process(Batch(frames[i : i + size])).frames]
+
+    assert choices(1) == choices(3) == choices(9)
+    assert [sum(column) for column in zip(*choices(1), strict=True)] == [3, 3, 3]
+
+
+def test_a_track_read_a_moment_ago_is_not_read_again() -> None:
+    stage = Classify(Recorder(), max_age_s=0.1)
+    assert [was_read(stage.process(Batch([tracked(i, A)])).frames[0])[0] for i in range(6)] == [True, False, False, True, False, False]
+
+
+def test_carried_boxes_are_not_read() -> None:
+    f = tracked(0, A, observed=False)
+    Classify(Recorder()).process(Batch([f]))
+    assert was_read(f) == [False]
+    assert np.isnan(f.faces.data["quality"]).all()
+
+
+def test_a_crop_below_the_quality_gate_is_judged_but_not_read() -> None:
+    f = tracked(0, A)
+    f.image = frame(0).image  # flat grey: nothing in it
+    model = Recorder()
+    Classify(model).process(Batch([f]))
+    assert was_read(f) == [False]
+    assert f.faces.data["quality"][0] < 0.15
+    assert not model.batches
+
+
+def test_limited_luma_is_expanded_to_full_range() -> None:
+    black_and_white = np.zeros((180, 320, 3), np.uint8)
+    black_and_white[:, 35:] = 255
+    model, f = Recorder(), tracked(0, A)
+    f.image = frame(0, picture=black_and_white).image
+    assert f.image.format.name == "yuv420p"
+    Classify(model, min_quality=0).process(Batch([f]))
+    assert model.batches[0].min() == 0
+    assert model.batches[0].max() >= 254
+
+
+def test_no_faces_no_call() -> None:
+    model, f = Recorder(), tracked(0)
+    Classify(model).process(Batch([f]))
+    assert f.faces.data["probs"].shape == (0, 7)
+    assert not model.batches
+
+
+def test_faces_of_pictures_are_read_afresh() -> None:
+    stage = Classify(Recorder(), max_age_s=5)
+    assert [was_read(stage.process(Batch([tracked(i, A, info=PICTURE)])).frames[0]) for i in range(2)] == [[True]] * 2
+
+
+def test_the_crop_is_steadied_in_time() -> None:
+    stage = Classify(Recorder())
+    stage.process(Batch([tracked(0, A)]))
+    stage.process(Batch([tracked(1, (14, 10, 64, 60, 0.9))]))
+    x = stage._tracks["clip", 0, 1].centre_side[0]
+    assert x == pytest.approx(35 + 4 * (1 - np.exp(-0.04 / 0.06)), abs=1e-3)
+
+
+def test_s2_state_is_forgotten_after_the_end() -> None:
+    stage = Classify(Recorder())
+    stage.process(Batch([tracked(0, A)], [Ended("clip", 0, "end of file", True)]))
+    assert not stage._tracks
+
+
+@pytest.mark.parametrize(
+    ("box", "confidence", "expected"),
+    [
+        ((10, 10, 110, 110), 0.9, 1.0),
+        ((10, 10, 110, 110), 0.25, 0.5),  # half of .5
+        ((10, 10, 33, 33), 0.9, 0.5),  # 23 px: (23 − 10) / 26
+        ((0, 10, 35, 110), 0.9, 0.0),  # cut by the left edge down to a third
+    ],
+)
+def test_quality_is_a_product_of_ramps(box: tuple[int, ...], confidence: float, expected: float) -> None:
+    sharp = RNG.integers(0, 255, (1, 40, 40), dtype=np.uint8)
+    assert quality_of(sharp, np.array(box, np.float32), confidence, 320, 180) == pytest.approx(expected, abs=0.01)

@@ -1,0 +1,138 @@
+"""Smoothing: sequences computed by hand."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from frames import PICTURE, detections, frame
+
+from engines.contract import LABELS
+from pipeline.flow.batch import Batch, Ended
+from pipeline.stages.smooth import Smooth
+
+HAPPY, SAD, NEUTRAL = (LABELS.index(label) for label in ("happy", "sad", "neutral"))
+
+
+def sure(label: int, top: float = 0.88) -> np.ndarray:
+    p = np.full(7, (1 - top) / 6, np.float32)
+    p[label] = top
+    return p
+
+
+def read(stage: Smooth, pts_s: float, probs: np.ndarray | None, quality: float = 1.0, track: int = 1, **kw):
+    f = frame(0, pts_s, **kw)
+    f.faces = detections((10, 10, 60, 60, 0.9))
+    f.faces.tracker_id = np.array([track])
+    f.faces.data |= {
+        "quality": np.array([quality], np.float32),
+        "probs": np.full((1, 7), np.nan, np.float32) if probs is None else probs[None].astype(np.float32),
+    }
+    stage.process(Batch([f]))
+    return f.faces.data["smoothed"][0], f.faces.data["emotion"][0]
+
+
+def test_the_first_reading_sets_the_state() -> None:
+    smoothed, emotion = read(Smooth(), 0.0, sure(HAPPY), quality=0.2)
+    np.testing.assert_allclose(smoothed, sure(HAPPY), rtol=1e-5)
+    assert emotion == "happy"
+
+
+def test_a_step_moves_log_probabilities_by_the_kernel() -> None:
+    stage = Smooth(tau_s=0.2)
+    read(stage, 0.0, sure(HAPPY))
+    smoothed, _ = read(stage, 0.1, sure(SAD), quality=0.5)
+    w = (1 - math.exp(-0.5)) * 0.5  # .19673
+    # log ratio of happy to sad: (1 − w)·log(.88/.02) + w·log(.02/.88) = (1 − 2w)·log 44
+    assert math.log(smoothed[HAPPY] / smoothed[SAD]) == pytest.approx((1 - 2 * w) * math.log(44), rel=1e-5)
+    assert smoothed.sum() == pytest.approx(1, abs=1e-6)
+
+
+def test_variable_rate_gives_the_same_as_the_same_time_in_more_steps() -> None:
+    coarse, fine = Smooth(tau_s=0.3), Smooth(tau_s=0.3)
+    for stage, steps in ((coarse, [0.4]), (fine, [0.1, 0.15, 0.33, 0.4])):
+        read(stage, 0.0, sure(HAPPY))
+        for t in steps:
+            smoothed, _ = read(stage, t, sure(SAD))
+        assert math.log(smoothed[HAPPY] / smoothed[SAD]) == pytest.approx((2 * math.exp(-0.4 / 0.3) - 1) * math.log(44), rel=1e-4)
+
+
+def test_a_long_gap_lets_the_new_reading_win() -> None:
+    stage = Smooth(tau_s=0.2, hold_s=1.0)
+    read(stage, 0.0, sure(HAPPY))
+    smoothed, _ = read(stage, 10.0, sure(SAD))
+    np.testing.assert_allclose(smoothed, sure(SAD), rtol=1e-3)
+
+
+def test_tau_zero_is_no_smoothing() -> None:
+    stage = Smooth(tau_s=0)
+    read(stage, 0.0, sure(HAPPY))
+    np.testing.assert_allclose(read(stage, 0.04, sure(SAD))[0], sure(SAD), rtol=1e-4)
+
+
+def test_a_new_label_must_lead_for_dwell_s() -> None:
+    stage = Smooth(tau_s=0, margin=0.05, dwell_s=0.1)
+    labels = [read(stage, t, sure(HAPPY if t == 0 else SAD))[1] for t in (0.0, 0.04, 0.08, 0.12, 0.16)]
+    assert labels == ["happy", "happy", "happy", "happy", "sad"]  # leads since .04; .14 − .04 ≥ .1 first holds at .16
+
+
+def test_a_challenger_that_falls_back_starts_again() -> None:
+    stage = Smooth(tau_s=0, margin=0.05, dwell_s=0.1)
+    sequence = [(0.0, HAPPY), (0.04, SAD), (0.08, SAD), (0.12, HAPPY), (0.16, SAD), (0.2, SAD), (0.24, SAD), (0.28, SAD)]
+    labels = [read(stage, t, sure(label))[1] for t, label in sequence]
+    assert labels == ["happy"] * 7 + ["sad"]
+
+
+def test_a_lead_below_the_margin_changes_nothing() -> None:
+    stage = Smooth(tau_s=0, margin=0.2, dwell_s=0.0, min_confidence=0.0)
+    read(stage, 0.0, sure(HAPPY))
+    close = np.array([0.02, 0.02, 0.02, 0.42, 0.48, 0.02, 0.02])
+    assert read(stage, 0.1, close)[1] == "happy"
+
+
+def test_below_min_confidence_the_answer_is_uncertain() -> None:
+    assert read(Smooth(min_confidence=0.5), 0.0, sure(HAPPY, 0.45))[1] == "uncertain"
+    assert read(Smooth(min_confidence=0.4), 0.0, sure(HAPPY, 0.45))[1] == "happy"
+
+
+def test_without_a_good_crop_for_hold_s_the_answer_is_uncertain() -> None:
+    stage = Smooth(hold_s=0.5)
+    read(stage, 0.0, sure(HAPPY))
+    smoothed, emotion = read(stage, 0.5, None)
+    assert emotion == "happy"
+    np.testing.assert_allclose(smoothed, sure(HAPPY), rtol=1e-5)
+    assert read(stage, 0.54, None)[1] == "uncertain"
+    assert read(stage, 0.6, sure(HAPPY))[1] == "happy"
+
+
+def test_a_face_never_read_has_no_probabilities() -> None:
+    smoothed, emotion = read(Smooth(), 0.0, None)
+    assert np.isnan(smoothed).all()
+    assert emotion == "uncertain"
+
+
+def test_a_class_that_the_model_lacks_stays_empty() -> None:
+    six = sure(HAPPY)
+    six[1] = np.nan
+    stage = Smooth()
+    read(stage, 0.0, six)
+    smoothed, emotion = read(stage, 0.1, None)
+    assert np.isnan(smoothed[1])
+    assert not np.isnan(np.delete(smoothed, 1)).any()
+    assert emotion == "happy"
+
+
+def test_pictures_and_faces_without_an_id_are_not_smoothed() -> None:
+    stage = Smooth()
+    read(stage, 0.0, sure(HAPPY), info=PICTURE)
+    np.testing.assert_allclose(read(stage, 1.0, sure(SAD), info=PICTURE)[0], sure(SAD), rtol=1e-5)
+    read(stage, 0.0, sure(HAPPY), track=-1)
+    assert read(stage, 0.04, sure(SAD), track=-1)[1] == "sad"
+
+
+def test_s2_state_is_forgotten_after_the_end() -> None:
+    stage = Smooth()
+    read(stage, 0.0, sure(HAPPY))
+    stage.process(Batch([], [Ended("clip", 0, "end of file", True)]))
+    assert not stage._tracks
