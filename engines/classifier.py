@@ -63,7 +63,8 @@ class Classifier:
         for i, crop in enumerate(crops):
             check_image(crop, f"classify (crop {i})", grey=True)
             if crop.shape[0] != crop.shape[1]:
-                raise UsageError(f"classify expected square crops, got {crop.shape[1]}×{crop.shape[0]} (crop {i}); crop_faces() makes square ones")
+                got = f"{crop.shape[1]}×{crop.shape[0]} (crop {i})"
+                raise UsageError(f"classify expected square crops, got {got}; crop_faces() makes square ones")
             if crop.ndim == 3 and not colour:
                 crop = cv2.cvtColor(crop, cv2.COLOR_BGR2GRAY)
             if crop.shape[0] != size:
@@ -83,7 +84,8 @@ class Classifier:
             batch = (batch.astype(self._float) - self._float(self.contract.mean)) / self._float(self.contract.std)
         answer = self._engine.infer([batch])[self._output].astype(np.float32)
         if answer.shape != (len(batch), len(self.labels)):
-            raise ModelError(f"{self.name} answers {answer.shape} for {len(batch)} crops; expected {len(self.labels)} columns: {', '.join(self.labels)}")
+            wanted = f"{len(self.labels)} columns: {', '.join(self.labels)}"
+            raise ModelError(f"{self.name} answers {answer.shape} for {len(batch)} crops; expected {wanted}")
         return answer if self.contract.output == "probabilities" else softmax(answer / self._temperature)
 
     def close(self) -> None:

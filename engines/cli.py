@@ -17,7 +17,7 @@ def cli() -> None:
     \b
     fer-build list                                         what is shipped, what this machine can run
     fer-build export detector best.pt -o my_faces.onnx     a YOLO checkpoint of your own as ONNX
-    fer-stream run --source film.mp4 --set detect.model=my_faces.onnx
+    fer-stream --source film.mp4 --detector my_faces.onnx     and its use
     """
 
 
@@ -78,7 +78,7 @@ def export_detector(checkpoint: Path, output: Path | None, overwrite: bool) -> N
     if not output.parent.is_dir():
         raise UsageError(f"the folder {output.parent} does not exist; make it first, or give another --output")
     onnx_from_checkpoint(checkpoint, output, metadata={"labels": "face", "task": "detector"})
-    click.echo(f"{output}: {output.stat().st_size / 1e6:.1f} MB; use it with detect.model={output}")
+    click.echo(f"{output}: {output.stat().st_size / 1e6:.1f} MB; use it with: fer-stream --detector {output}")
 
 
 def main() -> None:

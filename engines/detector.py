@@ -24,6 +24,8 @@ MAX_FACES = 1000
 _AT_A_TIME = 16
 """Pictures of one shape that detect() sends to the model together."""
 
+_WANTED = "(N, 5, anchors), a YOLO detector of one class without NMS, or a YuNet file"
+
 
 class Detector:
     """A loaded face detector. May be used from several threads. Made by load_detector()."""
@@ -121,9 +123,7 @@ class Detector:
             batch = batch.astype(self._float) / self._float(255)
         raw = self._engine.infer([batch])[0]
         if raw.ndim != 3 or raw.shape[1] != 5:
-            raise ModelError(
-                f"{self.name} answers {raw.shape}; expected (N, 5, anchors): a YOLO detector of one class without NMS, or a YuNet file"
-            )
+            raise ModelError(f"{self.name} answers {raw.shape}; expected {_WANTED}")
         return [self._decode(one, floor) for one in raw]
 
     def _decode(self, raw: np.ndarray, floor: float) -> tuple[np.ndarray, np.ndarray]:
@@ -143,7 +143,7 @@ class Detector:
             raise ModelError(f"{self.name} takes {got}; expected one input of images, (N, H, W, 3) uint8 or (N, 3, H, W) float")
         if len(outputs) != 1 or (outputs[0].shape and (len(outputs[0].shape) != 3 or outputs[0].shape[1] not in (5, None))):
             got = "; ".join(f"{spec.name} {_shown(spec.shape)}" for spec in outputs)
-            raise ModelError(f"{self.name} answers {got}; expected (N, 5, anchors): a YOLO detector of one class without NMS, or a YuNet file")
+            raise ModelError(f"{self.name} answers {got}; expected {_WANTED}")
         dtype = np.dtype(inputs[0].dtype or np.float32)
         if dtype not in (np.uint8, np.float32, np.float16):
             raise ModelError(f"{self.name} takes {dtype} images; expected uint8 or float")
@@ -178,7 +178,8 @@ class YunetEngine:
         try:
             self._net: Any = cv2.FaceDetectorYN.create(str(path), "", (320, 320))
         except cv2.error as error:
-            raise ModelError(f"OpenCV cannot read {path} as a YuNet ({str(error).splitlines()[0][:160]}); give a face_detection_yunet .onnx") from error
+            reason = (str(error).splitlines() or [""])[0][:160]
+            raise ModelError(f"OpenCV cannot read {path} as a YuNet ({reason}); give a face_detection_yunet .onnx") from error
 
     def find(self, batch: np.ndarray, floor: float, iou: float) -> list[tuple[np.ndarray, np.ndarray]]:
         """As Detector.infer."""

@@ -114,7 +114,8 @@ def crop_square(image: np.ndarray, xyxy: Any, margin: float = 1.0) -> np.ndarray
     x1, y1, x2, y2 = (float(v) for v in xyxy)
     size = margin * max(x2 - x1, y2 - y1)
     if not all(map(math.isfinite, (x1, y1, x2, y2, size))) or size > 8 * max(width, height, 64):
-        raise UsageError(f"cannot crop the box {x1:g}, {y1:g}, {x2:g}, {y2:g} from an image of {width}×{height}; expected xyxy in its pixels")
+        box = f"{x1:g}, {y1:g}, {x2:g}, {y2:g}"
+        raise UsageError(f"cannot crop the box {box} from an image of {width}×{height}; expected xyxy in its pixels")
     side = max(1, round(size))
     left, top = round((x1 + x2 - side) / 2), round((y1 + y2 - side) / 2)
     if left >= 0 and top >= 0 and left + side <= width and top + side <= height:

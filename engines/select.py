@@ -64,8 +64,8 @@ def installed(backend: str) -> bool:
         return False
 
 
-def choose(backend: str = "auto", device: str = "auto") -> Choice:
-    """What `backend` and `device` mean on this machine.
+def choose(backend: str = "auto", device: str = "auto", *, gpus: int | None = None) -> Choice:
+    """What `backend` and `device` mean on this machine, or on one with that many `gpus`.
 
     Raises UsageError for names that do not exist; EngineError for a backend that is not installed, a GPU that is not there,
     and pairs that do not go together.
@@ -76,13 +76,14 @@ def choose(backend: str = "auto", device: str = "auto") -> Choice:
     if match is None:
         raise UsageError(f"unknown device {device!r}; expected auto, cpu, cuda or cuda:N")
     wants_gpu = str(device).startswith("cuda")
-    if wants_gpu and int(match[1] or 0) >= gpu_count():
-        raise EngineError(f"device {device} is not there: the NVIDIA driver offers {gpu_count()} GPUs to this process; use device cpu")
+    gpus = gpu_count() if gpus is None else gpus
+    if wants_gpu and int(match[1] or 0) >= gpus:
+        raise EngineError(f"device {device} is not there: the NVIDIA driver offers {gpus} GPUs to this process; use device cpu")
     if backend == "fake":
         return Choice("fake", "cpu", "asked for")
     if backend != "auto":
-        return _named(backend, str(device), wants_gpu)
-    if device == "cpu" or gpu_count() == 0:
+        return _named(backend, str(device), gpus)
+    if device == "cpu" or gpus == 0:
         if not installed("openvino"):
             raise EngineError(f"no backend for CPU is installed; {BACKENDS['openvino'][2]}, or name another with backend")
         return Choice("openvino", "cpu", "auto: device cpu was asked for" if device == "cpu" else "auto: no NVIDIA GPU")
@@ -99,7 +100,8 @@ def choose(backend: str = "auto", device: str = "auto") -> Choice:
     return Choice("openvino", "cpu", f"auto: an NVIDIA GPU, but {'; '.join(refused)}")
 
 
-def _named(backend: str, device: str, wants_gpu: bool) -> Choice:
+def _named(backend: str, device: str, gpus: int) -> Choice:
+    wants_gpu = device.startswith("cuda")
     _, package, how = BACKENDS[backend]
     if backend == "tensorrt":
         importlib.import_module("engines.backends.tensorrt").refuse()
@@ -108,7 +110,7 @@ def _named(backend: str, device: str, wants_gpu: bool) -> Choice:
     if backend == "openvino" and wants_gpu:
         raise EngineError(f"the backend openvino does not run on {device}; use backend torch or onnxruntime, or device cpu")
     if device == "auto":
-        usable = backend != "openvino" and gpu_count() > 0 and _cuda_problem(backend) is None
+        usable = backend != "openvino" and gpus > 0 and _cuda_problem(backend) is None
         device = "cuda:0" if usable else "cpu"
     elif wants_gpu:
         problem = _cuda_problem(backend)

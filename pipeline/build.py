@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engines import load_classifier, load_detector
-from pipeline.errors import UsageError
+from pipeline.errors import FerError, SourceError, UsageError
 from pipeline.flow.graph import Pipeline, RunResult
 from pipeline.sinks.events import EventsSink, events_format
 from pipeline.sinks.images import ImagesSink
@@ -96,6 +96,11 @@ class Run:
     def failures(self) -> list[str]:
         """A sentence for every source that failed."""
         return [str(error) for error in self._result.errors.values()] if self._result else []
+
+    def raise_failures(self) -> None:
+        """The first failed source's error, for callers that have no exit code."""
+        for error in self._result.errors.values() if self._result else ():
+            raise error if isinstance(error, FerError) else SourceError(str(error)) from error
 
     def print_summary(self) -> None:
         """The table for people, on standard error: standard output may be taken by rows."""

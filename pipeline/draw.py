@@ -135,10 +135,9 @@ def _draw_text(canvas: Canvas, box: _Rect, look: _Look, size: int, top_k: int, o
     height = box.y2 - box.y1
     small = height < 2.5 * size
     rows = look.top(top_k) if height >= 3.5 * size else []
-    if small:
-        size = max(12, even(size * 0.75))
-    else:  # a portrait takes larger text: 1.5 times where the face fills 60 % of the picture
-        size = even(size * min(max(1.0, 0.75 + 1.25 * height / canvas.height), 1.5))
+    # A portrait takes larger text: 1.5 times where the face fills 60 % of the picture.
+    scale = 0.75 if small else min(max(1.0, 0.75 + 1.25 * height / canvas.height), 1.5)
+    size = max(12, even(size * scale))
     (width, foot), words = _chip(look, size, height)
     spots = [(x, y) for x in (box.x1, box.x2 - width) for y in (box.y1 - foot, box.y2)]
     spots = [_inside(canvas, x, y, width, foot) for x, y in [*spots, (box.x1, box.y1)]]

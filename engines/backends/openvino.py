@@ -145,5 +145,6 @@ def _spec(port: Any) -> TensorSpec:
 
 def _first_line(error: BaseException) -> str:
     """The last telling line of OpenVINO's several."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip() and not line.strip().startswith(("Exception from", "Check '"))]
+    lines = [line.strip() for line in str(error).splitlines()]
+    lines = [line for line in lines if line and not line.startswith(("Exception from", "Check '"))]
     return (lines[-1] if lines else type(error).__name__)[:200].rstrip(".:")

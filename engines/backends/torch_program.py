@@ -45,7 +45,8 @@ def _pads(a: dict[str, Any], x: Tensor, dims: int, kernel: Sequence[int]) -> tup
         pads = [0] * (2 * dims)
     else:
         strides, dilations = a.get("strides") or [1] * dims, a.get("dilations") or [1] * dims
-        total = [max(0, (-(-x.shape[2 + i] // strides[i]) - 1) * strides[i] + (kernel[i] - 1) * dilations[i] + 1 - x.shape[2 + i]) for i in range(dims)]
+        sides, reach = x.shape[2:], [(kernel[i] - 1) * dilations[i] + 1 for i in range(dims)]
+        total = [max(0, (-(-sides[i] // strides[i]) - 1) * strides[i] + reach[i] - sides[i]) for i in range(dims)]
         small, large = [t // 2 for t in total], [t - t // 2 for t in total]
         pads = small + large if mode == b"SAME_UPPER" else large + small
     return list(pads), pads[:dims] == pads[dims:]
@@ -111,7 +112,9 @@ def _split(a: dict[str, Any], x: Tensor, sizes: Tensor | None = None) -> tuple[T
 
 
 def _resize(a: dict[str, Any], x: Tensor, roi: Tensor | None = None, scales: Tensor | None = None, sizes: Tensor | None = None) -> Tensor:
-    target = _ints(sizes)[2:] if sizes is not None and sizes.numel() else [int(n * s) for n, s in zip(x.shape[2:], scales.tolist()[2:], strict=True)]  # type: ignore[union-attr]
+    target = _ints(sizes)[2:]
+    if not target and scales is not None:
+        target = [int(side * scale) for side, scale in zip(x.shape[2:], scales.tolist()[2:], strict=True)]
     mode = a.get("mode", b"nearest")
     transform = a.get("coordinate_transformation_mode", b"half_pixel")
     if mode == b"nearest":
@@ -196,8 +199,10 @@ OPS: dict[str, Callable[..., Any]] = {
 }  # fmt: skip
 """What this backend knows. Enough for YOLO detectors and plain CNNs; the rest is told to use another backend."""
 
-_ON_HOST = {"Reshape": (1,), "Slice": (1, 2, 3, 4), "Split": (1,), "Resize": (1, 2, 3), "Expand": (1,), "ReduceMean": (1,), "ReduceSum": (1,),
-            "ReduceMax": (1,), "Squeeze": (1,), "Unsqueeze": (1,), "Clip": (1, 2)}  # fmt: skip
+_ON_HOST = {
+    "Reshape": (1,), "Slice": (1, 2, 3, 4), "Split": (1,), "Resize": (1, 2, 3), "Expand": (1,), "ReduceMean": (1,), "ReduceSum": (1,),
+    "ReduceMax": (1,), "Squeeze": (1,), "Unsqueeze": (1,), "Clip": (1, 2),
+}  # fmt: skip
 """Inputs that are sizes and indices: torch wants them as numbers."""
 
 

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 def measure_crop_margin(images: np.ndarray, detector: Detector, *, side: int = 192, border: int = 64) -> dict[str, Any]:
     """(N, S, S) uint8 grey faces -> medians over those where exactly one face is found.
 
+    `detector` should see faces at the size they have in videos: load_detector(imgsz=192). Measured so on 600 random FER2013
+    Training images: margin 1.11 (quartiles 1.07, 1.18), offset x .00, y .05; between 1.10 and 1.14 for other borders and
+    sizes up to 320 px.
+
     Each image is enlarged to `side` pixels and its edges are replicated for `border` pixels, so that a box may reach beyond
     the image as it does in a video. Returns `margin` (image side over the longer side of the box), its quartiles,
     `offset_x`, `offset_y` (box centre less image centre, in box sides; y down), `images`, `found`. A classifier that looks

@@ -62,7 +62,7 @@ def graph_from_checkpoint(checkpoint: Path) -> nn.Module:
         model = (saved.get("ema") or saved["model"]).float().eval()
     except Exception as error:  # a pickle can raise anything
         reason = (str(error).splitlines() or [""])[0][:160]
-        raise ModelError(f"{checkpoint} is not an Ultralytics checkpoint ({type(error).__name__}: {reason}); expected a YOLO .pt") from error
+        raise ModelError(f"{checkpoint} is no Ultralytics checkpoint ({type(error).__name__}: {reason}); expected a YOLO .pt") from error
     if not isinstance(model, DetectionModel) or model.model[-1].nc != 1:
         raise UsageError(f"{checkpoint} is not a detector of one class; expected a face detector, trained with single_cls=True")
     model = model.fuse(verbose=False)

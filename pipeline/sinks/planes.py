@@ -96,7 +96,7 @@ def colour_tags(image: av.VideoFrame) -> dict[str, int]:
         hd = is_bt709(image)
         return {
             "color_range": ColorRange.MPEG,
-            "colorspace": Colorspace.ITU709 if hd else Colorspace.SMPTE170M,
+            "colorspace": 1 if hd else 6,  # AVCOL_SPC_BT709, _SMPTE170M; PyAV's Colorspace has swscale's numbers
             "color_primaries": ColorPrimaries.BT709 if hd else ColorPrimaries.SMPTE170M,
             "color_trc": ColorTrc.BT709 if hd else ColorTrc.SMPTE170M,
         }

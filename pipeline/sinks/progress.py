@@ -61,8 +61,9 @@ class ProgressSink:
 
     def _start(self) -> None:
         self._bar = Progress(
-            TextColumn("[bold]faces"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), TextColumn("{task.fields[faces]}"),
-            TimeElapsedColumn(), TimeRemainingColumn(), console=self._console, transient=True, refresh_per_second=5,
+            TextColumn("[bold]frames"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"),
+            TextColumn("{task.fields[faces]}"), TimeElapsedColumn(), TimeRemainingColumn(),
+            console=self._console, transient=True, refresh_per_second=5,
         )  # fmt: skip
         self._task = self._bar.add_task("frames", total=self._expected, rate="", faces="")
         self._bar.start()

@@ -110,7 +110,9 @@ class SummarySink:
             "sources": self._accounts(ledger),
             "labels": _shares(total),
             "tracks_detail": [
-                _described(name, tracker_id, track) for name, source in sources.items() for tracker_id, track in sorted(source.tracks.items())
+                _described(name, tracker_id, track)
+                for name, source in sources.items()
+                for tracker_id, track in sorted(source.tracks.items())
             ],
         }
         return self._last
@@ -121,10 +123,12 @@ class SummarySink:
 
         result = self._last or self.result()
         speed = "" if result["fps"] is None else f" in {result['seconds']:.1f} s, {result['fps']:.1f} fps"
-        console.print(f"[bold]{result['frames']} frames[/bold]{speed} · {result['faces']} face rows · {result['tracks']} tracks", highlight=False)
+        head = f"[bold]{result['frames']} frames[/bold]{speed} · faces in them: {result['faces']} · tracks: {result['tracks']}"
+        console.print(head, highlight=False)
         for name, account in result["sources"].items():
             dropped = ", ".join(f"{count} {cause}" for cause, count in account["dropped"].items()) or "none"
-            console.print(f"{name}: {account['decoded']} decoded, {account['shown']} shown, dropped: {dropped}", highlight=False, markup=False)
+            line = f"{name}: {account['decoded']} decoded, {account['shown']} shown, dropped: {dropped}"
+            console.print(line, highlight=False, markup=False)
         tracks = sorted(result["tracks_detail"], key=lambda track: track["first_pts_s"] - track["last_pts_s"])[:most]
         if tracks:
             several = len(result["sources"]) > 1
@@ -188,7 +192,8 @@ class SummarySink:
 
     def _accounts(self, ledger: LedgerSnapshot | None) -> dict[str, dict[str, Any]]:
         if ledger is not None:
-            return {name: {"decoded": one.decoded, "shown": one.shown, "dropped": dict(one.dropped)} for name, one in ledger.sources.items()}
+            accounts = ledger.sources.items()
+            return {name: {"decoded": one.decoded, "shown": one.shown, "dropped": dict(one.dropped)} for name, one in accounts}
         return {name: {"decoded": one.frames, "shown": one.frames, "dropped": {}} for name, one in self._sources.items()}
 
 

@@ -13,6 +13,7 @@ shifts the picture by 11–48 ms where audio is copied. Three more things keep t
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from collections.abc import Callable
@@ -32,6 +33,8 @@ from pipeline.types import Frame
 log = logging.getLogger(__name__)
 
 LIVE_TIME_BASE = Fraction(1, 90000)
+_ONE_WRITE = 4 << 20
+"""Bytes: a fragment below this goes out in one system call, which a kill does not tear."""
 _FORMATS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}
 
 
@@ -71,7 +74,7 @@ class VideoSink:
             if self.source is None:
                 self.source = frame.source
             if frame.source == self.source:
-                self._guarded(lambda frame=frame: self._write_frame(frame))
+                self._write_frame(frame)
         for ended in batch.ended:
             if ended.source == self.source and ended.final:
                 self._ended = ended
@@ -89,13 +92,16 @@ class VideoSink:
         picture = self._pictures.copy(frame.image)
         if self._draw:
             draw_faces(canvas_of(picture, is_bt709(frame.image)), frame.faces, self._top_k)
+        if self._writer is not None and (picture.width, picture.height) != self._writer.size:
+            picture = self._pictures.letterboxed(picture, *self._writer.size)
+        self._guarded(lambda: self._encode(frame, picture))
+        self.frames_written += 1
+
+    def _encode(self, frame: Frame, picture: av.VideoFrame) -> None:
         if self._writer is None:
             self._writer = _Writer(self.path, self._format, frame, picture, self._overwrite, self._preset, self._crf,
                                    self._threads, self._metadata)  # fmt: skip
-        elif (picture.width, picture.height) != self._writer.size:
-            picture = self._pictures.letterboxed(picture, *self._writer.size)
         self._writer.write(frame, picture)
-        self.frames_written += 1
 
     def _guarded(self, action: Callable[[], Any]) -> None:
         try:
@@ -143,6 +149,22 @@ class _File:
         self.closed = True
         self._file.close()
 
+    def cut_torn_fragment(self) -> None:
+        """Drop what a failed write left of an MP4's last fragment: strict players stop with an error there."""
+        self.closed = True
+        size, whole, at = self._file.seek(0, 2), 0, 0
+        while at + 8 <= size:
+            self._file.seek(at)
+            head = self._file.read(8)
+            length, kind = int.from_bytes(head[:4], "big"), head[4:]
+            if length < 8 or at + length > size:
+                break
+            at += length
+            if kind != b"moof":  # a fragment is a moof and its mdat
+                whole = at
+        if whole:
+            self._file.truncate(whole)
+
 
 class _Writer:
     """An open output: encoder, sound, clock."""
@@ -152,17 +174,19 @@ class _Writer:
         info = frame.info
         self.size = (picture.width, picture.height)
         self._info = info
+        self._matroska = format_name == "matroska"
         self._time_base = LIVE_TIME_BASE if info.live else frame.time_base
         self._zero = frame.pts * frame.time_base
         self._last_pts = -1
         self._end_s = Fraction(0)
         self._last_duration = 0
         self._held: Any = None
-        self._audio = _audio_of(frame, self._zero, may_be_early=format_name != "matroska")
-        late_s = self._audio.first_s if self._audio is not None and format_name != "matroska" else Fraction(0)
-        self._late_s = late_s if late_s > Fraction(1, 5) else Fraction(0)
+        self._audio: Audio | None = None
         self._file = _File(path, overwrite)
         try:
+            self._audio = _audio_of(frame, self._zero, may_be_early=not self._matroska)
+            late_s = self._audio.first_s if self._audio is not None and not self._matroska else Fraction(0)
+            self._late_s = late_s if late_s > Fraction(1, 5) else Fraction(0)
             self._container = self._opened(format_name)
             self._container.metadata.update({key: value for key, value in metadata.items() if value})
             rate = info.average_rate if info.average_rate and 1 <= info.average_rate <= 240 else Fraction(25)
@@ -179,7 +203,7 @@ class _Writer:
 
     def _opened(self, format_name: str) -> av.container.OutputContainer:
         options = {"max_interleave_delta": "1", "flush_packets": "1"}
-        if format_name != "matroska":
+        if not self._matroska:
             if self._late_s:
                 options["audio_preload"] = str(min(int((self._late_s + 1) * 1_000_000), 2**31 - 2))
             if self._audio is not None and self._audio.first_s > 0:  # an empty edit counts in this unit; 1 ms would round it
@@ -190,7 +214,7 @@ class _Writer:
                 options["video_track_timescale"] = str(self._time_base.denominator)
         else:
             options["cluster_time_limit"] = "500"
-        return av.open(self._file, "w", format=format_name, options=options)
+        return av.open(self._file, "w", format=format_name, options=options, buffer_size=_ONE_WRITE)
 
     def _video_stream(self, image: av.VideoFrame, rate: Fraction, preset: str, crf: int, threads: int | None) -> Any:
         lookahead = min(10, int(rate * Fraction(2, 5)))
@@ -233,7 +257,10 @@ class _Writer:
         self._file.close()
 
     def abandon(self) -> None:
-        """Leave the file as it is, without another byte."""
+        """Leave what is whole of the file, without another byte."""
+        if not self._matroska:
+            with contextlib.suppress(OSError):
+                self._file.cut_torn_fragment()
         self._file.close()  # first: closing the container then writes no trailer
         if self._audio is not None:
             self._audio.close()

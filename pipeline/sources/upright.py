@@ -15,7 +15,8 @@ _QUARTERS: dict[tuple[int, int, int, int], tuple[tuple[str, str | None], ...]] =
     # the signs of a, b, c, d of the display matrix (x' = a·x + c·y, y' = b·x + d·y) → filters, as in FFmpeg's ffmpeg_filter.c
     (-1, 0, 0, -1): (("hflip", None), ("vflip", None)),
     (-1, 0, 0, 1): (("hflip", None),),
-    (1, 0, 0, -1): (("vflip", None),),
+    # vflip alone only negates the line sizes, which PyAV's planes and to_ndarray() misread: they see the picture unflipped
+    (1, 0, 0, -1): (("vflip", None), ("copy", None)),
     (0, 1, -1, 0): (("transpose", "clock"),),
     (0, -1, 1, 0): (("transpose", "cclock"),),
     (0, 1, 1, 0): (("transpose", "cclock_flip"),),

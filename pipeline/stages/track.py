@@ -136,10 +136,13 @@ class _Epoch:
 
     def finish(self) -> tuple[list[Frame], list[TrackEnd]]:
         """What is held, with ids for the faces that never got a second look, and the ends of all open tracks."""
-        if self._held:
-            for face in self._held[-1].faces:
-                if face.track < 0:
-                    self._name(face, self._held[-1])
+        looked = [held for held in self._held if held.detected]
+        for face in looked[-1].faces if looked else []:
+            if face.track < 0:
+                self._name(face, looked[-1])
+        for held in self._held:
+            if not held.detected and (not looked or held.at > looked[-1].at):
+                self._carry(held)  # no detection follows to interpolate to
         frames = [_finished(held) for held in self._held]
         self._held.clear()
         return frames, [TrackEnd(i, seen.pts_s, "source ended") for i, seen in sorted(self._seen.items())]
@@ -207,7 +210,7 @@ class _Epoch:
                 between.faces.append(_Face(box, min(last.face.confidence, face.confidence), face.track, observed=False))
 
     def _carry(self, held: _Held) -> None:
-        """Live, between detections: the motion model's boxes of the tracks that the last detection saw."""
+        """Without a detection to come: the motion model's boxes of the tracks that the last one saw."""
         last = max((seen.at for seen in self._seen.values()), default=-1)
         pts = held.frame.pts_s
         for tracklet in self._tracker.tracks:

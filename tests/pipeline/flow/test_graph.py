@@ -757,7 +757,8 @@ def test_p1_p2_p5_and_the_ledger_hold_whatever_fails_wherever(start, sources, fa
     assert ledger.balanced
     closed = [name for (name,) in log.of("closed")]
     assert len(closed) == len(set(closed))
-    assert set(closed) >= {"k1", "k2", "s1"}
+    assert set(closed) >= {"k1", "k2"}
+    assert {name for name in closed if name in ("s1", "s2")} == {name for (name,) in log.of("opened")}
     order = [name for name in closed if not name.startswith("src")]
     assert order == [name for name in ("k2", "k1", "s2", "s1") if name in order]
     assert threads_named("s1", "s2", "k1", "k2", *(fake.name for fake in fakes)) == []

@@ -110,11 +110,10 @@ def test_all_eight_orientations_are_turned(
         plain = next(container.decode(video=0))
         pattern = np.arange(48 * 64, dtype=np.uint32).reshape(48, 64)
         luma = (pattern % 251).astype(np.uint8)
-        plane = np.frombuffer(memoryview(plain.planes[0]), np.uint8)  # type: ignore[arg-type]
+        plain.make_writable()
         rows = np.zeros((48, plain.planes[0].line_size), np.uint8)
         rows[:, :64] = luma
-        plain.make_writable()
-        plain.planes[0].update(rows.tobytes()[: len(plane)])
+        plain.planes[0].update(rows.tobytes())
         turned = Upright()(plain)
     wanted = expected(luma)
     plane = np.frombuffer(memoryview(turned.planes[0]), np.uint8).reshape(turned.height, -1)[:, : turned.width]  # type: ignore[arg-type]

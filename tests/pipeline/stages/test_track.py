@@ -79,10 +79,11 @@ def test_a_track_unseen_for_longer_than_lost_s_ends_and_the_face_that_returns_is
 
 
 def test_boxes_between_detections_are_interpolated_in_a_file() -> None:
-    found = [detections(moving(i)) if i % 3 == 0 else None for i in range(10)]
+    found = [detections(moving(i)) if i % 3 == 0 else None for i in range(12)]
     out, _ = play(Track(conf=0.4), found)
-    assert ids(out) == [[1]] * 10
-    for i, f in enumerate(out):
+    assert ids(out) == [[1]] * 12  # the last two carried by the motion model: no detection follows
+    np.testing.assert_allclose(out[11].faces.xyxy[0], moving(11)[:4], atol=3)
+    for i, f in enumerate(out[:10]):
         np.testing.assert_allclose(f.faces.xyxy[0], moving(i)[:4], atol=1e-2)
         assert bool(f.faces.data["observed"][0]) == (i % 3 == 0)
 

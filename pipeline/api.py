@@ -1,0 +1,129 @@
+"""The same from Python: `run` does what the command line does, `stream` hands out frames and faces.
+
+    from pipeline.api import run, stream
+
+    summary = run("talk.mp4", output="talk-faces.mp4", events="talk.csv")
+
+    for frame in stream("talk.mp4"):
+        for box, track, emotion in zip(frame.faces.xyxy, frame.faces.tracker_id, frame.faces.data["emotion"]):
+            print(f"{frame.pts_s:.2f} s  #{track} {emotion}  {box}")
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from pipeline.build import Options, Run, build
+from pipeline.config import Config, load_config
+from pipeline.flow.batch import Batch
+from pipeline.flow.channel import BrokenChannel, EndOfChannel, open_channel
+from pipeline.flow.scope import Scope
+
+if TYPE_CHECKING:
+    from pipeline.flow.channel import Sender
+    from pipeline.types import Frame
+
+__all__ = ["Config", "load_config", "run", "stream"]
+
+Sources = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+
+
+def run(source: Sources, *, config: Config | None = None, on_frame: Callable[[Frame], None] | None = None, **options: Any) -> dict[str, Any]:
+    """Watch to the end; returns the summary that `--json` prints (fps, frames, faces, tracks, sources, labels, tracks_detail).
+
+    `options`: output, events, show, start, end (seconds), max_frames, realtime, overwrite, as on the command line.
+    `on_frame` is called with every finished frame, on a thread of its own; what it raises ends the run.
+    Raises FerError (UsageError for what makes no sense) with one sentence, also when a source failed.
+    """
+    sinks = (_Callback(on_frame),) if on_frame else ()
+    job = _job(source, config, options, sinks)
+    summary = job.run()
+    job.raise_failures()
+    return summary
+
+
+def stream(source: Sources, *, config: Config | None = None, **options: Any) -> Iterator[Frame]:
+    """Finished frames, one by one, with `frame.faces` (see pipeline.types.Faces), `frame.pts_s` and `frame.bgr`.
+
+    The pipeline works ahead by a few frames and waits when nobody asks for more; leaving the loop ends it. Raises as `run`.
+    """
+    scope = Scope()
+    sender, receiver = open_channel(4, scope)
+    job = _job(source, config, options, (_Forward(sender),))
+    error: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            job.run()
+            job.raise_failures()
+        except BaseException as raised:
+            error.append(raised)
+        finally:
+            sender.close()
+
+    thread = threading.Thread(target=work, name="fer-stream", daemon=True)
+    thread.start()
+    finished = False
+    try:
+        while True:
+            try:
+                frame = receiver.receive()
+            except EndOfChannel:
+                finished = True
+                break
+            yield frame
+    finally:
+        receiver.close()
+        if not finished:
+            job.cancel()
+        thread.join()
+    if error:
+        raise error[0]
+
+
+def _job(source: Sources, config: Config | None, options: dict[str, Any], sinks: tuple[Any, ...]) -> Run:
+    texts = [source] if isinstance(source, (str, os.PathLike)) else list(source)
+    for name in ("output", "events"):
+        if options.get(name) is not None:
+            options[name] = os.fspath(options[name])
+    return build(config or load_config(), [os.fspath(text) for text in texts], Options(**options, sinks=sinks))
+
+
+class _Callback:
+    """Calls a function of the user's with each frame."""
+
+    name = "on_frame"
+    best_effort = False
+
+    def __init__(self, function: Callable[[Frame], None]) -> None:
+        self._function = function
+
+    def write(self, batch: Batch) -> None:
+        for frame in batch.frames:
+            self._function(frame)
+
+    def close(self) -> None:
+        pass
+
+
+class _Forward:
+    """Hands frames to whoever iterates; when nobody does any more, the rest passes by."""
+
+    name = "stream"
+    best_effort = False
+
+    def __init__(self, sender: Sender[Frame]) -> None:
+        self._sender = sender
+
+    def write(self, batch: Batch) -> None:
+        for frame in batch.frames:
+            try:
+                self._sender.send(frame)
+            except BrokenChannel:
+                return
+
+    def close(self) -> None:
+        pass

@@ -1,0 +1,162 @@
+"""Every backend gives the same answers; auto chooses, and says why."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from engines import load_classifier, load_detector, select
+from engines.backends.base import in_parts, small_batch
+from engines.errors import EngineError, ModelError, UsageError
+from engines.manifest import MODELS
+
+ROOT = Path(__file__).resolve().parents[2]
+OTHERS = [
+    pytest.param(name, marks=pytest.mark.skipif(importlib.util.find_spec(name) is None, reason=f"needs the extra {name}"))
+    for name in ("torch", "onnxruntime")
+]
+
+
+@pytest.fixture(scope="module")
+def pictures() -> np.ndarray:
+    import cv2
+
+    noise = np.random.default_rng(0).integers(0, 255, (3, 12, 20, 3), dtype=np.uint8)
+    return np.stack([cv2.resize(image, (160, 96), interpolation=cv2.INTER_CUBIC) for image in noise])
+
+
+@pytest.mark.parametrize("backend", OTHERS)
+def test_detectors_agree_with_openvino_in_fp32(backend, pictures):
+    ours = load_detector(backend=backend, device="cpu", imgsz=160)._engine.infer([pictures])[0]
+    theirs = load_detector(backend="openvino", precision="f32", imgsz=160)._engine.infer([pictures])[0]
+    assert ours.shape == theirs.shape == (3, 5, 315)
+    assert np.abs(ours[:, 4] - theirs[:, 4]).max() < 1e-3
+    assert np.abs(ours[:, :4] - theirs[:, :4]).max() < 0.05
+
+
+@pytest.mark.parametrize("backend", OTHERS)
+def test_classifiers_agree_with_openvino_in_fp32(backend):
+    faces = np.random.default_rng(1).integers(0, 255, (11, 1, 40, 40), dtype=np.uint8)
+    ours = load_classifier(backend=backend, device="cpu").infer(faces)
+    theirs = load_classifier(backend="openvino", precision="f32").infer(faces)
+    assert np.abs(ours - theirs).max() < 1e-3
+
+
+@pytest.mark.parametrize("backend", OTHERS)
+def test_users_models_run_on_every_backend(backend, small_classifier):
+    path = small_classifier(4, labels="a,b,c,d", softmax=True)
+    faces = [np.full((50, 50), level, np.uint8) for level in (0, 100, 255)]
+    ours = load_classifier(path, backend=backend, device="cpu").classify(faces)
+    assert ours == pytest.approx(load_classifier(path, precision="f32").classify(faces), abs=1e-4)
+
+
+@pytest.mark.parametrize("backend", OTHERS)
+def test_what_a_backend_cannot_read_is_said(backend, tmp_path):
+    path = tmp_path / "m.xml"
+    path.write_text('<net name="x" version="11"></net>')
+    with pytest.raises(EngineError, match="use backend openvino"):
+        load_detector(path, backend=backend, device="cpu")
+
+
+def test_bf16_stays_near_fp32():
+    faces = np.random.default_rng(2).integers(0, 255, (16, 1, 40, 40), dtype=np.uint8)
+    assert np.abs(load_classifier(precision="bf16").infer(faces) - load_classifier(precision="f32").infer(faces)).max() < 0.1
+
+
+def test_a_checkpoint_runs_only_when_vouched_for(weights):
+    pytest.importorskip("ultralytics", reason="needs the extra torch")
+    mine = load_detector(weights / "yolo11n_face.pt", unsafe_pickle=True, imgsz=64)
+    assert mine.backend == "torch"
+    assert len(mine.infer(np.zeros((1, 64, 64, 3), np.uint8))) == 1
+
+
+def test_threads_and_precision_are_checked():
+    with pytest.raises(UsageError, match="threads must be 1 or more"):
+        load_detector(threads=0)
+    with pytest.raises(UsageError, match="precision"):
+        load_detector(precision="int4")
+    assert len(load_classifier(threads=1).classify([np.zeros((9, 9), np.uint8)])) == 1
+
+
+def test_tensorrt_is_honest():
+    with pytest.raises(EngineError, match="tensorrt is not there yet; use backend torch"):
+        load_detector(backend="tensorrt")
+
+
+def test_a_backend_that_is_not_installed_names_its_extra():
+    if importlib.util.find_spec("torch") is not None:
+        pytest.skip("torch is installed here")
+    with pytest.raises(EngineError, match=r"fer-stream\[torch\]"):
+        load_detector(backend="torch")
+
+
+def test_names_that_do_not_exist_are_usage_errors():
+    with pytest.raises(UsageError, match="unknown backend 'tensorflow'; known: auto, openvino"):
+        select.choose("tensorflow")
+    with pytest.raises(UsageError, match="unknown device 'gpu'"):
+        select.choose("auto", "gpu")
+
+
+def test_a_gpu_that_is_not_there_is_an_engine_error():
+    with pytest.raises(EngineError, match="use device cpu"):
+        load_detector(device=f"cuda:{select.gpu_count()}")
+    with pytest.raises(EngineError, match="openvino"):
+        select.choose("openvino", "cuda", gpus=1)
+
+
+def test_auto_on_a_cpu_is_openvino_and_says_so(caplog):
+    with caplog.at_level(logging.INFO, "engines"):
+        load_classifier(device="cpu")
+    assert "classifier emotion_cnn runs on openvino, cpu (auto: device cpu was asked for)" in caplog.text
+    assert select.choose(gpus=0) == select.Choice("openvino", "cpu", "auto: no NVIDIA GPU")
+
+
+def test_a_gpu_that_no_package_can_use_is_not_passed_over_in_silence(caplog):
+    if select.gpu_count():
+        pytest.skip("a GPU is here")
+    choice = select.choose(gpus=1)
+    assert choice.backend == "openvino"
+    assert "not used" in caplog.text
+    with pytest.raises(EngineError, match="no backend can use cuda"):
+        select.choose("auto", "cuda", gpus=1)
+
+
+def test_a_cpu_run_imports_no_torch_even_where_it_is_installed(tmp_path):
+    for package in ("torch", "ultralytics", "onnxruntime", "onnx"):
+        (tmp_path / package).mkdir()
+        (tmp_path / package / "__init__.py").write_text(f"raise SystemExit('{package} was imported')")
+    code = (
+        "import sys, numpy as np; sys.path.insert(0, sys.argv[1])\n"
+        "from engines import load_classifier, load_detector\n"
+        "load_detector(device='cpu', imgsz=64).infer(np.zeros((1, 64, 64, 3), np.uint8))\n"
+        "load_classifier(device='cpu').classify([np.zeros((9, 9, 3), np.uint8)])\n"
+        "assert not {'torch', 'ultralytics', 'onnx', 'onnxruntime'} & set(sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_broken_model_is_a_model_error_on_every_backend(tmp_path):
+    path = tmp_path / "m.onnx"
+    path.write_bytes((MODELS / "emotion_cnn.onnx").read_bytes()[:-1000])
+    for backend in ("openvino", *(p.values[0] for p in OTHERS if select.installed(p.values[0]))):
+        with pytest.raises(ModelError):
+            load_classifier(path, backend=backend, device="cpu")
+
+
+def test_batches_in_parts_by_hand():
+    seen = []
+
+    def run(arrays):
+        seen.append(len(arrays[0]))
+        return [arrays[0] * 2]
+
+    assert in_parts(run, [np.arange(5)], 2)[0].tolist() == [0, 2, 4, 6, 8]
+    assert seen == [2, 2, 2]
+    assert [small_batch(np.zeros(n)) for n in (1, 2, 3, 5, 32, 33, 100)] == [1, 2, 4, 8, 32, 32, 32]

@@ -1,0 +1,53 @@
+"""fer-build, as a person types it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def fer_build(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "engines.cli", *arguments], capture_output=True, text=True, cwd=ROOT, check=False)
+
+
+def test_list_shows_models_backends_and_the_choice():
+    done = fer_build("list")
+    assert done.returncode == 0, done.stderr
+    for word in ("yolo11n_face", "emotion_cnn", "ok (default)", "openvino", "tensorrt", "auto: "):
+        assert word in done.stdout
+
+
+def test_help_teaches_by_example():
+    assert "fer-build export detector best.pt" in fer_build("--help").stdout
+    assert "--overwrite" in fer_build("export", "detector", "--help").stdout
+
+
+def test_mistakes_are_one_sentence_and_exit_code_2(tmp_path):
+    done = fer_build("export", "detector", str(tmp_path / "none.pt"))
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "there is no checkpoint" in done.stderr
+    there = tmp_path / "there.onnx"
+    there.write_bytes(b"mine")
+    done = fer_build("export", "detector", str(tmp_path / "x.pt"), "-o", str(there))
+    assert done.returncode == 2
+    assert "--overwrite" in done.stderr
+    assert there.read_bytes() == b"mine"
+
+
+def test_a_checkpoint_becomes_an_onnx_that_answers_like_the_shipped_one(weights, tmp_path):
+    pytest.importorskip("ultralytics", reason="needs the extras torch and build")
+    pytest.importorskip("onnx", reason="needs the extra build")
+    import numpy as np
+
+    from engines import load_detector
+
+    done = fer_build("export", "detector", str(weights / "yolo11n_face.pt"), "-o", str(tmp_path / "m.onnx"))
+    assert done.returncode == 0, done.stderr
+    batch = np.random.default_rng(0).integers(0, 255, (1, 64, 96, 3), dtype=np.uint8)
+    mine, shipped = (load_detector(model, precision="f32")._engine.infer([batch])[0] for model in (tmp_path / "m.onnx", None))
+    assert np.allclose(mine, shipped, atol=1e-3)
