@@ -149,13 +149,15 @@ def load_classifier(
 def _contract_of(entry: manifest.Entry, engine: Backend, parsed: OnnxFile | None) -> ClassifierContract:
     """What can be known of a user's model."""
     metadata = parsed.metadata if parsed else {}
-    shape = engine.inputs[0].shape
     outputs = engine.outputs
+    if not engine.inputs or not outputs:
+        raise ModelError(f"{entry.path} has no input or no output; it is not a classifier")
+    shape = engine.inputs[0].shape
     values: dict[str, Any] = {"heads": tuple(spec.name for spec in outputs)}
     if len(shape) == 4:
         values["colour"] = "rgb" if shape[1] == 3 else "grey"
         values["input_size"] = shape[2] or ClassifierContract.input_size
-    columns = outputs[0].shape[-1] if outputs and outputs[0].shape else None
+    columns = outputs[0].shape[-1] if outputs[0].shape else None
     labels = labels_in(metadata) or LABELS
     if columns is not None and columns != len(labels):
         raise ModelError(

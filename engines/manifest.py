@@ -104,7 +104,7 @@ def register(
     if file.resolve().parent != folder.resolve():
         raise UsageError(f"{file} must lie in {folder} to be registered; export it there")
     path = folder / "manifest.json"
-    content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"version": 1, "models": {}}
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"version": 1, "models": {}}
     content["models"][name] = {
         "task": task, "file": file.name, "sha256": sha256_of(file), "licence": licence, "data": data,
         "metrics": dict(metrics or {}), "source": dict(source or {}), "contract": dataclasses.asdict(contract),

@@ -1,7 +1,7 @@
 """Reads an ONNX file's structure without the onnx package, and refuses what should never reach native code.
 
 An ONNX file is one protobuf message; the few fields that matter here are read straight from the wire format
-(https://protobuf.dev/programming-guides/encoding, field numbers from onnx.proto3). Weights are views into the mapped
+(see protobuf.py; field numbers from onnx.proto3). Weights are views into the mapped
 file, so a file is inspected in milliseconds whatever its size. It serves three purposes: a clear sentence for a corrupt or
 hostile file, the metadata and tensor names of a user's model, and the graph for the torch backend.
 """
@@ -11,13 +11,13 @@ from __future__ import annotations
 import json
 import mmap
 import struct
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from engines import protobuf
 from engines.errors import ModelError
 
 DTYPES: dict[int, Any] = {
@@ -26,8 +26,6 @@ DTYPES: dict[int, Any] = {
 }
 """TensorProto.DataType -> numpy."""
 
-_MOST_FIELDS = 1_000_000
-"""A file with more fields than this is not a network (ours have under 10,000); reading it would only take time."""
 _MOST_BYTES = 2**31
 """protobuf's own limit."""
 _MOST_ELEMENTS = 2**28
@@ -89,101 +87,32 @@ def read_onnx(path: Path) -> OnnxFile:
     if bytes(view[:64]).startswith(b"version https://git-lfs"):
         raise ModelError(f"{path} is a Git LFS pointer, not the model; run: git lfs pull")
     try:
-        return _model(view, _Budget())
+        return _model(view, protobuf.Budget())
     except ModelError as error:
         raise ModelError(f"{path} {error}") from error
     except (ValueError, IndexError, KeyError, struct.error, OverflowError, TypeError, MemoryError) as error:
         raise ModelError(f"{path} is not an ONNX model (unreadable as protobuf); give an .onnx file, or fetch it again") from error
 
 
-class _Budget:
-    def __init__(self) -> None:
-        self.left = _MOST_FIELDS
-
-    def spend(self) -> None:
-        self.left -= 1
-        if self.left < 0:
-            raise ModelError("has more parts than any network has; it is not a model to load")
-
-
-def _varint(view: memoryview, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = view[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value & 0xFFFFFFFFFFFFFFFF, at
-        shift += 7
-        if shift > 63:
-            raise ValueError("varint too long")
-
-
-def _fields(view: memoryview, budget: _Budget) -> Iterator[tuple[int, Any]]:
-    """(field number, int or bytes view) of one message."""
-    at, end = 0, len(view)
-    while at < end:
-        budget.spend()
-        tag, at = _varint(view, at)
-        number, wire = tag >> 3, tag & 7
-        if number == 0:
-            raise ValueError("field 0")
-        value: Any
-        if wire == 0:
-            value, at = _varint(view, at)
-        elif wire == 2:
-            length, at = _varint(view, at)
-            if length > end - at:
-                raise ValueError("truncated")
-            value, at = view[at : at + length], at + length
-        elif wire in (1, 5):
-            length = 8 if wire == 1 else 4
-            if length > end - at:
-                raise ValueError("truncated")
-            value, at = view[at : at + length], at + length
-        else:
-            raise ValueError("wire type")
-        yield number, value
-
-
-def _text(value: Any) -> str:
-    return bytes(value).decode("utf-8")
-
-
-def _signed(value: int) -> int:
-    return value - 2**64 if value >= 2**63 else value
-
-
-def _ints(value: Any) -> list[int]:
-    """A repeated int64 arrives one by one or packed."""
-    if isinstance(value, int):
-        return [_signed(value)]
-    numbers, at = [], 0
-    while at < len(value):
-        number, at = _varint(value, at)
-        numbers.append(_signed(number))
-    return numbers
-
-
-def _model(view: memoryview, budget: _Budget) -> OnnxFile:
+def _model(view: memoryview, budget: protobuf.Budget) -> OnnxFile:
     graph, opset, metadata = None, 0, {}
-    for number, value in _fields(view, budget):
+    for number, value in protobuf.fields(view, budget):
         if number == 7:
             graph = value
         elif number == 8:
-            parts = dict(_fields(value, budget))
+            parts = dict(protobuf.fields(value, budget))
             if not bytes(parts.get(1, b"")):
                 opset = int(parts.get(2, 0))
         elif number == 14:
-            parts = dict(_fields(value, budget))
-            metadata[_text(parts.get(1, b""))] = _text(parts.get(2, b""))
+            parts = dict(protobuf.fields(value, budget))
+            metadata[protobuf.text(parts.get(1, b""))] = protobuf.text(parts.get(2, b""))
     if graph is None or not opset:
         raise ValueError("no graph")
     inputs: list[Tensor] = []
     outputs: list[Tensor] = []
     nodes: list[Node] = []
     initializers: dict[str, np.ndarray] = {}
-    for number, value in _fields(graph, budget):
+    for number, value in protobuf.fields(graph, budget):
         if number == 1:
             nodes.append(_node(value, budget))
         elif number == 5:
@@ -212,39 +141,39 @@ def _refuse_absurd_sizes(nodes: list[Node], initializers: dict[str, np.ndarray])
                 raise ModelError(f"asks for an array of absurd size ({node.op} {node.name}); it is not a model to load")
 
 
-def _node(view: memoryview, budget: _Budget) -> Node:
+def _node(view: memoryview, budget: protobuf.Budget) -> Node:
     inputs: list[str] = []
     outputs: list[str] = []
     attributes: dict[str, Any] = {}
     op = name = domain = ""
-    for number, value in _fields(view, budget):
+    for number, value in protobuf.fields(view, budget):
         if number == 1:
-            inputs.append(_text(value))
+            inputs.append(protobuf.text(value))
         elif number == 2:
-            outputs.append(_text(value))
+            outputs.append(protobuf.text(value))
         elif number == 3:
-            name = _text(value)
+            name = protobuf.text(value)
         elif number == 4:
-            op = _text(value)
+            op = protobuf.text(value)
         elif number == 5:
             key, setting = _attribute(value, budget)
             attributes[key] = setting
         elif number == 7:
-            domain = _text(value)
+            domain = protobuf.text(value)
     return Node(op, name, tuple(inputs), tuple(outputs), attributes, domain)
 
 
-def _attribute(view: memoryview, budget: _Budget) -> tuple[str, Any]:
+def _attribute(view: memoryview, budget: protobuf.Budget) -> tuple[str, Any]:
     name, kind, single, ints, floats = "", 0, None, [], []
-    for number, value in _fields(view, budget):
+    for number, value in protobuf.fields(view, budget):
         if number == 1:
-            name = _text(value)
+            name = protobuf.text(value)
         elif number == 20:
             kind = value
         elif number == 2:
             single = struct.unpack("<f", value)[0]
         elif number == 3:
-            single = _signed(value)
+            single = protobuf.signed(value)
         elif number == 4:
             single = bytes(value)
         elif number == 5:
@@ -252,21 +181,21 @@ def _attribute(view: memoryview, budget: _Budget) -> tuple[str, Any]:
         elif number == 7:
             floats += list(np.frombuffer(value, "<f4"))
         elif number == 8:
-            ints += _ints(value)
+            ints += protobuf.ints(value)
     return name, {6: floats, 7: ints}.get(kind, single)
 
 
-def _tensor(view: memoryview, budget: _Budget) -> tuple[str, np.ndarray]:
+def _tensor(view: memoryview, budget: protobuf.Budget) -> tuple[str, np.ndarray]:
     dims: list[int] = []
     name, kind, raw = "", 0, None
     typed: list[Any] = []
-    for number, value in _fields(view, budget):
+    for number, value in protobuf.fields(view, budget):
         if number == 1:
-            dims += _ints(value)
+            dims += protobuf.ints(value)
         elif number == 2:
             kind = value
         elif number == 8:
-            name = _text(value)
+            name = protobuf.text(value)
         elif number == 9:
             raw = value
         elif number == 13 or (number == 14 and value == 1):
@@ -274,7 +203,7 @@ def _tensor(view: memoryview, budget: _Budget) -> tuple[str, np.ndarray]:
         elif number == 4:
             typed += list(np.frombuffer(value, "<f4"))
         elif number in (5, 7, 11):
-            typed += _ints(value)
+            typed += protobuf.ints(value)
         elif number == 10:
             typed += list(np.frombuffer(value, "<f8"))
     if kind not in DTYPES:
@@ -296,22 +225,22 @@ def _tensor(view: memoryview, budget: _Budget) -> tuple[str, np.ndarray]:
     return name, np.array(typed).astype(dtype).reshape(dims)
 
 
-def _value_info(view: memoryview, budget: _Budget) -> Tensor:
+def _value_info(view: memoryview, budget: protobuf.Budget) -> Tensor:
     name, dtype, shape = "", None, []
-    for number, value in _fields(view, budget):
+    for number, value in protobuf.fields(view, budget):
         if number == 1:
-            name = _text(value)
+            name = protobuf.text(value)
         elif number == 2:
-            for kind, tensor_type in _fields(value, budget):
+            for kind, tensor_type in protobuf.fields(value, budget):
                 if kind != 1:
                     continue
-                for part, inner in _fields(tensor_type, budget):
+                for part, inner in protobuf.fields(tensor_type, budget):
                     if part == 1:
                         dtype = DTYPES.get(inner)
                     elif part == 2:
-                        for _, dim in _fields(inner, budget):
-                            parts = dict(_fields(dim, budget))
-                            size = _signed(parts[1]) if 1 in parts else None
+                        for _, dim in protobuf.fields(inner, budget):
+                            parts = dict(protobuf.fields(dim, budget))
+                            size = protobuf.signed(parts[1]) if 1 in parts else None
                             shape.append(size if size and size > 0 else None)
     return Tensor(name, dtype, tuple(shape))
 

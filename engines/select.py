@@ -88,7 +88,7 @@ def choose(backend: str = "auto", device: str = "auto", *, gpus: int | None = No
             raise EngineError(f"no backend for CPU is installed; {BACKENDS['openvino'][2]}, or name another with backend")
         return Choice("openvino", "cpu", "auto: device cpu was asked for" if device == "cpu" else "auto: no NVIDIA GPU")
     gpu = "cuda:0" if device in ("auto", "cuda") else str(device)
-    refused = []
+    refused: list[str] = []
     for name in ("torch", "onnxruntime"):
         problem = _cuda_problem(name)
         if problem is None:

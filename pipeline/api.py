@@ -41,7 +41,7 @@ def run(source: Sources, *, config: Config | None = None, on_frame: Callable[[Fr
     sinks = (_Callback(on_frame),) if on_frame else ()
     job = _job(source, config, options, sinks)
     summary = job.run()
-    job.raise_failures()
+    _raise(job)
     return summary
 
 
@@ -58,7 +58,7 @@ def stream(source: Sources, *, config: Config | None = None, **options: Any) -> 
     def work() -> None:
         try:
             job.run()
-            job.raise_failures()
+            _raise(job)
         except BaseException as raised:
             error.append(raised)
         finally:
@@ -82,6 +82,11 @@ def stream(source: Sources, *, config: Config | None = None, **options: Any) -> 
         thread.join()
     if error:
         raise error[0]
+
+
+def _raise(job: Run) -> None:
+    for error in job.failures():
+        raise error
 
 
 def _job(source: Sources, config: Config | None, options: dict[str, Any], sinks: tuple[Any, ...]) -> Run:

@@ -93,14 +93,10 @@ class Run:
         """End at once."""
         self._pipeline.cancel()
 
-    def failures(self) -> list[str]:
-        """A sentence for every source that failed."""
-        return [str(error) for error in self._result.errors.values()] if self._result else []
-
-    def raise_failures(self) -> None:
-        """The first failed source's error, for callers that have no exit code."""
-        for error in self._result.errors.values() if self._result else ():
-            raise error if isinstance(error, FerError) else SourceError(str(error)) from error
+    def failures(self) -> list[FerError]:
+        """The error of every source that failed."""
+        errors = self._result.errors.values() if self._result else ()
+        return [error if isinstance(error, FerError) else _source_error(error) for error in errors]
 
     def print_summary(self) -> None:
         """The table for people, on standard error: standard output may be taken by rows."""
@@ -144,6 +140,12 @@ def build(config: Config, texts: Sequence[str], options: Options) -> Run:
     ]
     later.append(Run(sources, stages, sinks, config))
     return later[0]
+
+
+def _source_error(error: BaseException) -> SourceError:
+    wrapped = SourceError(f"a source failed: {type(error).__name__}: {error}")
+    wrapped.__cause__ = error
+    return wrapped
 
 
 def _source(text: str, name: str, config: Config, options: Options) -> Source:

@@ -103,8 +103,10 @@ def cli(sources: tuple[str, ...], config_file: Path | None, changes: tuple[str, 
         import json
 
         click.echo(json.dumps(result, allow_nan=False))
-    for sentence in run.failures():
-        click.echo(f"fer-stream: {sentence}", err=True)
+    for error in run.failures():
+        if debug:
+            traceback.print_exception(error)
+        _say(str(error), 1)
     return 1 if run.failures() else 0
 
 

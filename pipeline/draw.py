@@ -64,13 +64,12 @@ class _Taken:
         self._rects[self._count] = rect
         self._count += 1
 
-    def covered(self, rects: list[_Rect], own: int | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """Pixels of faces, and of labels and panels, that each of `rects` would hide; face `own` does not count."""
+    def covered(self, rects: list[_Rect], own: int, weight: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+        """Pixels of faces, and of labels and panels, that each of `rects` would hide; those of face `own` count `weight`."""
         mine, others = np.asarray(rects)[:, None], self._rects[None, : self._count]
         sides = np.minimum(mine[..., 2:], others[..., 2:]) - np.maximum(mine[..., :2], others[..., :2])
-        pixels = np.maximum(sides, 0).prod(-1)
-        if own is not None:
-            pixels[:, own] = 0
+        pixels = np.maximum(sides, 0).prod(-1).astype(np.float64)
+        pixels[:, own] *= weight
         return pixels[:, : self._faces].sum(-1), pixels[:, self._faces :].sum(-1)
 
 
@@ -84,6 +83,8 @@ def draw_faces(canvas: Canvas, faces: Faces | None, top_k: int = 3, labels: bool
     size = text_size(canvas.height)
     boxes = [_clipped(box, canvas) for box in faces.xyxy]
     order = sorted((i for i, box in enumerate(boxes) if box is not None), key=lambda i: (-boxes[i].area, i))
+    if not order:
+        return
     looks = [_Look(faces, i) for i in range(len(faces))]
     for i in reversed(order):
         _draw_box(canvas, boxes[i], looks[i], size)
@@ -141,11 +142,12 @@ def _draw_text(canvas: Canvas, box: _Rect, look: _Look, size: int, top_k: int, o
     (width, foot), words = _chip(look, size, height)
     spots = [(x, y) for x in (box.x1, box.x2 - width) for y in (box.y1 - foot, box.y2)]
     spots = [_inside(canvas, x, y, width, foot) for x, y in [*spots, (box.x1, box.y1)]]
-    faces, texts = taken.covered(spots, own)
-    best = int((faces + 2 * texts).argmin())
-    if small and faces[best] + 2 * texts[best] > 0.15 * spots[best].area:
-        return
-    chip = spots[best]
+    large = height >= 5 * size
+    faces, texts = taken.covered(spots, own, 0.2 if large else 1.0)
+    hidden = faces + 2 * texts
+    chip = spots[int(hidden.argmin())]
+    if not large and hidden.min() > (0.15 if small else 0.35) * chip.area:
+        return  # a crowd: its colour must do
     _draw_chip(canvas, chip, words, look, size)
     taken.add(chip)
     if rows:
@@ -164,13 +166,13 @@ def _panel_place(canvas: Canvas, box: _Rect, chip: _Rect, wanted: tuple[int, int
     spots = [_inside(canvas, x, y, width, height) for x, y in (
         (box.x2 + gap, box.y1), (box.x1 - width - gap, box.y1), (box.x1, under), (box.x1, over), (box.x2 - width, under),
         (box.x2 - width, over))]  # fmt: skip
-    faces, texts = taken.covered(spots)  # its own box counts too
+    faces, texts = taken.covered(spots, own)
     hidden = faces + 1000 * texts
     best = int(hidden.argmin())
     if hidden[best] <= 0.08 * spots[best].area:
         return spots[best]
     foot = _inside(canvas, box.x1 + gap, box.y2 - height - gap, width, height)
-    faces, texts = taken.covered([foot], own)
+    faces, texts = taken.covered([foot], own, 0)
     roomy = box.y2 - box.y1 >= 6 * size + height and box.x2 - box.x1 >= width + 2 * gap
     return foot if roomy and faces[0] + texts[0] == 0 else None
 

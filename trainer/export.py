@@ -17,7 +17,7 @@ from trainer.evaluate import logits_of, metrics_of
 from trainer.models import EmotionCNN, parameters
 from trainer.recipes import Recipe
 
-FER2013_MARGIN = 1.13
+FER2013_MARGIN = 1.11
 """Side of a FER2013 image over the longer side of the face's box as our detector draws it (engines.build.crop_margin)."""
 
 

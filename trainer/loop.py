@@ -40,7 +40,7 @@ def train(recipe: Recipe, data: Path, run: Path, console: Console, limit: int | 
         faces = faces.take(torch.randperm(len(faces), generator=torch.Generator().manual_seed(recipe.seed))[:limit].numpy())
     images, label, crowd = torch.from_numpy(faces.images), torch.from_numpy(faces.label), torch.from_numpy(faces.crowd)
 
-    torch.set_num_threads(os.cpu_count() or 1)
+    torch.set_num_threads(len(os.sched_getaffinity(0)))  # what taskset leaves us
     fabric = Fabric(accelerator="auto", devices=1, precision=recipe.precision)
     torch.manual_seed(recipe.seed)
     bare = EmotionCNN(tuple(recipe.widths), recipe.dropout).to(memory_format=torch.channels_last)

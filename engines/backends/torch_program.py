@@ -15,195 +15,14 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from engines.backends.torch_ops import ON_HOST, OPS, TORCH, Unknown
 from engines.errors import EngineError
-from engines.onnx_file import DTYPES, Node, OnnxFile
-
-_TORCH = {np.dtype(k): v for k, v in (
-    ("float32", torch.float32), ("float16", torch.float16), ("float64", torch.float64), ("uint8", torch.uint8), ("int8", torch.int8),
-    ("int16", torch.int16), ("int32", torch.int32), ("int64", torch.int64), ("bool", torch.bool),
-)}  # fmt: skip
-_KINDS = {number: _TORCH[np.dtype(kind)] for number, kind in DTYPES.items() if np.dtype(kind) in _TORCH}
-
+from engines.onnx_file import Node, OnnxFile
 
 _MOST_PLANS = 64
 """Most input shapes kept; each is a short list and holds no weights."""
-
-
-class _Unknown(Exception):
-    """A variant of an operator that is not written here."""
-
-
-def _pads(a: dict[str, Any], x: Tensor, dims: int, kernel: Sequence[int]) -> tuple[list[int], bool]:
-    """ONNX (begin…, end…) pads; whether both ends are alike."""
-    mode = a.get("auto_pad", b"NOTSET")
-    if mode == b"NOTSET":
-        pads = a.get("pads") or [0] * (2 * dims)
-    elif mode == b"VALID":
-        pads = [0] * (2 * dims)
-    else:
-        strides, dilations = a.get("strides") or [1] * dims, a.get("dilations") or [1] * dims
-        sides, reach = x.shape[2:], [(kernel[i] - 1) * dilations[i] + 1 for i in range(dims)]
-        total = [max(0, (-(-sides[i] // strides[i]) - 1) * strides[i] + reach[i] - sides[i]) for i in range(dims)]
-        small, large = [t // 2 for t in total], [t - t // 2 for t in total]
-        pads = small + large if mode == b"SAME_UPPER" else large + small
-    return list(pads), pads[:dims] == pads[dims:]
-
-
-def _padded(x: Tensor, pads: list[int], dims: int, value: float) -> Tensor:
-    order = [side for i in reversed(range(dims)) for side in (pads[i], pads[dims + i])]
-    return F.pad(x, order, value=value)
-
-
-def _conv(a: dict[str, Any], x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    dims = weight.dim() - 2
-    pads, even = _pads(a, x, dims, weight.shape[2:])
-    if not even:
-        x, pads = _padded(x, pads, dims, 0.0), [0] * (2 * dims)
-    call = (F.conv1d, F.conv2d, F.conv3d)[dims - 1]
-    return call(x, weight, bias, a.get("strides") or 1, pads[:dims], a.get("dilations") or 1, a.get("group", 1))
-
-
-def _max_pool(a: dict[str, Any], x: Tensor) -> Tensor:
-    kernel = a["kernel_shape"]
-    pads, even = _pads(a, x, 2, kernel)
-    if not even:
-        x, pads = _padded(x, pads, 2, float("-inf")), [0] * 4
-    return F.max_pool2d(x, kernel, a.get("strides") or 1, pads[:2], a.get("dilations") or 1, bool(a.get("ceil_mode", 0)))
-
-
-def _average_pool(a: dict[str, Any], x: Tensor) -> Tensor:
-    kernel = a["kernel_shape"]
-    pads, even = _pads(a, x, 2, kernel)
-    if not even:
-        raise _Unknown("AveragePool with uneven padding")
-    return F.avg_pool2d(x, kernel, a.get("strides") or 1, pads[:2], bool(a.get("ceil_mode", 0)), bool(a.get("count_include_pad", 0)))
-
-
-def _ints(value: Tensor | None) -> list[int]:
-    return [] if value is None else [int(v) for v in value.reshape(-1).tolist()]
-
-
-def _reshape(a: dict[str, Any], x: Tensor, shape: Tensor) -> Tensor:
-    sizes = _ints(shape)
-    if not a.get("allowzero", 0):
-        sizes = [x.shape[i] if size == 0 else size for i, size in enumerate(sizes)]
-    return x.reshape(sizes)
-
-
-def _slice(a: dict[str, Any], x: Tensor, starts: Tensor, ends: Tensor, axes: Tensor | None = None, steps: Tensor | None = None) -> Tensor:
-    begin, end = _ints(starts), _ints(ends)
-    dims, step = _ints(axes) or list(range(len(begin))), _ints(steps) or [1] * len(begin)
-    cut = [slice(None)] * x.dim()
-    for b, e, d, s in zip(begin, end, dims, step, strict=True):
-        if s < 1:
-            raise _Unknown("Slice with a negative step")
-        cut[d] = slice(b, e, s)
-    return x[tuple(cut)]
-
-
-def _split(a: dict[str, Any], x: Tensor, sizes: Tensor | None = None) -> tuple[Tensor, ...]:
-    axis, parts = a.get("axis", 0), _ints(sizes) or a.get("split")
-    if not parts:
-        raise _Unknown("Split without sizes")
-    return torch.split(x, list(parts), axis)
-
-
-def _resize(a: dict[str, Any], x: Tensor, roi: Tensor | None = None, scales: Tensor | None = None, sizes: Tensor | None = None) -> Tensor:
-    target = _ints(sizes)[2:]
-    if not target and scales is not None:
-        target = [int(side * scale) for side, scale in zip(x.shape[2:], scales.tolist()[2:], strict=True)]
-    mode = a.get("mode", b"nearest")
-    transform = a.get("coordinate_transformation_mode", b"half_pixel")
-    if mode == b"nearest":
-        if transform == b"asymmetric" and a.get("nearest_mode", b"round_prefer_floor") != b"floor":
-            raise _Unknown("Resize nearest with that rounding")
-        if any(t % n for t, n in zip(target, x.shape[2:], strict=True)):
-            raise _Unknown("Resize nearest by a factor that is not whole")
-        return F.interpolate(x, size=target, mode="nearest")
-    if mode == b"linear" and transform in (b"half_pixel", b"pytorch_half_pixel", b"align_corners"):
-        return F.interpolate(x, size=target, mode="bilinear", align_corners=transform == b"align_corners")
-    raise _Unknown(f"Resize in the mode {mode.decode()} {transform.decode()}")
-
-
-def _reduce(call: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    def run(a: dict[str, Any], x: Tensor, axes: Tensor | None = None) -> Tensor:
-        dims = _ints(axes) or a.get("axes") or list(range(x.dim()))
-        return call(x, dim=list(dims), keepdim=bool(a.get("keepdims", 1)))
-
-    return run
-
-
-def _gemm(a: dict[str, Any], x: Tensor, y: Tensor, c: Tensor | None = None) -> Tensor:
-    x = x.t() if a.get("transA") else x
-    y = y.t() if a.get("transB") else y
-    out = a.get("alpha", 1.0) * (x @ y) if a.get("alpha", 1.0) != 1 else x @ y
-    return out if c is None else out + a.get("beta", 1.0) * c
-
-
-def _gather(a: dict[str, Any], x: Tensor, index: Tensor) -> Tensor:
-    axis = a.get("axis", 0) % x.dim()
-    index = torch.where(index < 0, index + x.shape[axis], index).to(x.device)
-    return torch.index_select(x, axis, index.reshape(-1).long()).reshape((*x.shape[:axis], *index.shape, *x.shape[axis + 1 :]))
-
-
-def _unsqueeze(a: dict[str, Any], x: Tensor, axes: Tensor | None = None) -> Tensor:
-    dims = _ints(axes) or a["axes"]
-    for d in sorted(d % (x.dim() + len(dims)) for d in dims):
-        x = x.unsqueeze(d)
-    return x
-
-
-def _squeeze(a: dict[str, Any], x: Tensor, axes: Tensor | None = None) -> Tensor:
-    dims = _ints(axes) or a.get("axes")
-    return x.squeeze(tuple(dims)) if dims else x.squeeze()
-
-
-def _divide(a: dict[str, Any], x: Tensor, y: Tensor) -> Tensor:
-    return x / y if x.is_floating_point() else torch.div(x, y, rounding_mode="trunc")
-
-
-def _flatten(a: dict[str, Any], x: Tensor) -> Tensor:
-    axis = a.get("axis", 1)
-    return x.reshape(int(np.prod(x.shape[:axis])), -1)
-
-
-def _batch_norm(a: dict[str, Any], x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
-    return F.batch_norm(x, mean, variance, weight, bias, False, 0.0, a.get("epsilon", 1e-5))
-
-
-def _clip(a: dict[str, Any], x: Tensor, low: Tensor | None = None, high: Tensor | None = None) -> Tensor:
-    return x.clamp(a.get("min") if low is None else float(low), a.get("max") if high is None else float(high))
-
-
-OPS: dict[str, Callable[..., Any]] = {
-    "Add": lambda a, x, y: x + y, "Sub": lambda a, x, y: x - y, "Mul": lambda a, x, y: x * y, "Div": _divide,
-    "Pow": lambda a, x, y: x ** y.to(x.dtype), "Sqrt": lambda a, x: x.sqrt(), "Exp": lambda a, x: x.exp(), "Log": lambda a, x: x.log(),
-    "Neg": lambda a, x: -x, "Abs": lambda a, x: x.abs(), "Relu": lambda a, x: x.relu(), "Sigmoid": lambda a, x: x.sigmoid(),
-    "Tanh": lambda a, x: x.tanh(), "Erf": lambda a, x: x.erf(), "LeakyRelu": lambda a, x: F.leaky_relu(x, a.get("alpha", 0.01)),
-    "HardSwish": lambda a, x: F.hardswish(x), "HardSigmoid": lambda a, x: (x * a.get("alpha", 0.2) + a.get("beta", 0.5)).clamp(0, 1),
-    "PRelu": lambda a, x, slope: torch.where(x < 0, x * slope, x), "Clip": _clip, "Softmax": lambda a, x: x.softmax(a.get("axis", -1)),
-    "Identity": lambda a, x: x, "Dropout": lambda a, x, *_: x, "Cast": lambda a, x: x.to(_KINDS[a["to"]]),
-    "Conv": _conv, "MaxPool": _max_pool, "AveragePool": _average_pool, "GlobalAveragePool": lambda a, x: x.mean((2, 3), keepdim=True),
-    "Gemm": _gemm, "MatMul": lambda a, x, y: x @ y, "BatchNormalization": _batch_norm,
-    "Concat": lambda a, *xs: torch.cat(xs, a["axis"]), "Split": _split, "Slice": _slice, "Reshape": _reshape, "Flatten": _flatten,
-    "Transpose": lambda a, x: x.permute(a.get("perm") or list(reversed(range(x.dim())))), "Squeeze": _squeeze, "Unsqueeze": _unsqueeze,
-    "Expand": lambda a, x, shape: x.broadcast_to(torch.broadcast_shapes(x.shape, tuple(_ints(shape)))), "Gather": _gather,
-    "Resize": _resize, "ReduceMean": _reduce(torch.mean), "ReduceSum": _reduce(torch.sum), "ReduceMax": _reduce(torch.amax),
-    "Range": lambda a, start, stop, step: torch.arange(start.item(), stop.item(), step.item(), dtype=start.dtype),
-    "ConstantOfShape": lambda a, shape: torch.full(_ints(shape), np.asarray(a.get("value", 0.0)).reshape(-1)[0].item(),
-                                                   dtype=_TORCH[np.asarray(a.get("value", np.float32(0))).dtype]),
-    "Equal": lambda a, x, y: x == y, "Where": lambda a, c, x, y: torch.where(c, x, y),
-}  # fmt: skip
-"""What this backend knows. Enough for YOLO detectors and plain CNNs; the rest is told to use another backend."""
-
-_ON_HOST = {
-    "Reshape": (1,), "Slice": (1, 2, 3, 4), "Split": (1,), "Resize": (1, 2, 3), "Expand": (1,), "ReduceMean": (1,), "ReduceSum": (1,),
-    "ReduceMax": (1,), "Squeeze": (1,), "Unsqueeze": (1,), "Clip": (1, 2),
-}  # fmt: skip
-"""Inputs that are sizes and indices: torch wants them as numbers."""
 
 
 @dataclass(frozen=True)
@@ -236,7 +55,7 @@ class OnnxProgram:
     def prepare(self, shapes: tuple[tuple[int, ...], ...]) -> list[_Step]:
         """The list of calls for these input shapes, made at their first use from a run on zeros."""
         if shapes not in self._plans:
-            dtypes = [_TORCH[np.dtype(tensor.dtype)] for tensor in self._graph.inputs]
+            dtypes = [TORCH[np.dtype(tensor.dtype)] for tensor in self._graph.inputs]
             values = {
                 tensor.name: torch.zeros(shape, dtype=dtype, device=self._device)
                 for tensor, shape, dtype in zip(self._graph.inputs, shapes, dtypes, strict=True)
@@ -296,13 +115,13 @@ class OnnxProgram:
         if not any(name in values for name in node.inputs):
             known.update(_named(node, call(node.attributes, *(constant(name) for name in node.inputs))))
             return
-        host = _ON_HOST.get(node.op, ())
+        host = ON_HOST.get(node.op, ())
         arguments: list[Any] = []
         for i, name in enumerate(node.inputs):
             if name not in values:
                 arguments.append(constant(name) if i in host else self._on_device(name, constant(name)))
             elif i in host:
-                raise _Unknown(f"{node.op} with sizes that depend on the picture")
+                raise Unknown(f"{node.op} with sizes that depend on the picture")
             else:
                 arguments.append(name)
         answers = _named(node, call(node.attributes, *(values[x] if isinstance(x, str) else x for x in arguments)))
@@ -329,7 +148,7 @@ def _named(node: Node, answer: Any) -> dict[str, Tensor]:
 def _told_as_engine_error(node: Node) -> Iterator[None]:
     try:
         yield
-    except _Unknown as error:
+    except Unknown as error:
         raise EngineError(f"the backend torch does not know {error}; use backend openvino or onnxruntime") from error
     except (RuntimeError, TypeError, ValueError, IndexError, KeyError, AttributeError, MemoryError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:160]

@@ -4,6 +4,7 @@ Run by path, not imported, and it imports nothing of the project: `cv2.imshow` h
 Qt aborts the whole process where no display is. Each picture: 12 bytes of sizes (name, height, width), name, BGR pixels.
 """
 
+import os
 import sys
 import threading
 
@@ -39,7 +40,7 @@ def main() -> None:
             if name is None:
                 continue
             if name not in shown:
-                cv2.namedWindow(name, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO)
+                cv2.namedWindow(name, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL)
                 scale = min(1.0, 1280 / picture.shape[1], 800 / picture.shape[0])
                 cv2.resizeWindow(name, int(picture.shape[1] * scale), int(picture.shape[0] * scale))
                 shown.add(name)
@@ -52,3 +53,5 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+    cv2.destroyAllWindows()
+    os._exit(0)  # an ordinary end aborts (exit code -6) while the reading thread waits in standard input

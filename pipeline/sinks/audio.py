@@ -12,6 +12,7 @@ from fractions import Fraction
 from typing import Any
 
 import av
+from av.bitstream import BitStreamFilterContext
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +37,7 @@ class Audio:
         self._next: Any = None
         self._stream: Any = None
         self._encoder: _AacEncoder | None = None
+        self._extradata: bytes | None = None
         stream = self._container.streams.best("audio")
         if stream is None:
             return
@@ -60,6 +62,8 @@ class Audio:
         """Make the output's stream; before its header is written."""
         try:
             self._stream = output.add_stream_from_template(self._source)
+            if self._extradata is not None:
+                self._stream.codec_context.extradata = self._extradata
         except ValueError:
             codec = self._source.codec_context.name
             log.warning("%s cannot hold %s audio: it is encoded again as AAC", path, codec)
@@ -89,9 +93,7 @@ class Audio:
 
     def _wanted(self) -> Iterator[Any]:
         last = None
-        for packet in self._container.demux(self._source):
-            if packet.size == 0:  # the demuxer's flush
-                continue
+        for packet in self._plain():
             if packet.pts is None:
                 packet.pts = packet.dts
             if packet.pts is None or packet.time_base is None:
@@ -105,6 +107,23 @@ class Audio:
             end_s = time_s + (packet.duration or 0) * packet.time_base
             if time_s >= self._early_s and (end_s > 0 or not self._cut_start):
                 yield packet
+
+    def _plain(self) -> Iterator[Any]:
+        """Packets as the demuxer gives them; AAC of transport streams without its ADTS headers, which MP4 refuses (and
+        libavformat's own filter did not take away: "Malformed AAC bitstream detected")."""
+        context = self._source.codec_context
+        adts = BitStreamFilterContext("aac_adtstoasc", self._source) if context.name == "aac" and not context.extradata else None
+        for packet in self._container.demux(self._source):
+            if packet.size == 0:  # the demuxer's flush
+                continue
+            if adts is None:
+                yield packet
+                continue
+            for plain in adts.filter(packet):
+                if plain.has_sidedata("new_extradata"):  # on the first packet only, which a cut may leave out
+                    self._extradata = bytes(plain.get_sidedata("new_extradata"))
+                plain.time_base = plain.time_base or packet.time_base
+                yield plain
 
     def _time_s(self, packet: Any) -> Fraction:
         return packet.pts * packet.time_base - self._zero_s

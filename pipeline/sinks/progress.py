@@ -69,7 +69,7 @@ class ProgressSink:
         self._bar.start()
 
     def _rate(self, now: float) -> str:
-        seconds = now - (self._begun or now)
+        seconds = 0.0 if self._begun is None else now - self._begun
         return f"{self._done / seconds:.1f} fps" if seconds > 0 else ""
 
 

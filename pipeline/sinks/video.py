@@ -26,6 +26,7 @@ from pipeline.draw import draw_faces
 from pipeline.errors import SinkError
 from pipeline.flow.batch import Batch, Ended
 from pipeline.sinks.audio import Audio
+from pipeline.sinks.growing_file import GrowingFile
 from pipeline.sinks.outputs import video_suffix
 from pipeline.sinks.planes import Pictures, canvas_of, colour_tags, is_bt709
 from pipeline.types import Frame
@@ -117,55 +118,6 @@ class VideoSink:
             raise
 
 
-class _File:
-    """The output as libavformat sees it. Ours, because a failed write must be the last: finishing a hybrid MP4 on a full
-    disk would overwrite its head, and with it what was readable, after failing to write the index at its end."""
-
-    def __init__(self, path: str, overwrite: bool) -> None:
-        self._file = open(path, "w+b" if overwrite else "x+b", buffering=0)  # noqa: SIM115 (closed by close)
-        self.closed = False
-
-    def write(self, data: Any) -> int:
-        if self.closed:
-            raise ValueError("the output is closed")
-        rest = memoryview(data)
-        while rest:
-            rest = rest[self._file.write(rest) or 0 :]
-        return len(data)
-
-    def read(self, count: int = -1) -> bytes:
-        return self._file.read(count) or b""
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        return self._file.seek(offset, whence)
-
-    def tell(self) -> int:
-        return self._file.tell()
-
-    def seekable(self) -> bool:
-        return True
-
-    def close(self) -> None:
-        self.closed = True
-        self._file.close()
-
-    def cut_torn_fragment(self) -> None:
-        """Drop what a failed write left of an MP4's last fragment: strict players stop with an error there."""
-        self.closed = True
-        size, whole, at = self._file.seek(0, 2), 0, 0
-        while at + 8 <= size:
-            self._file.seek(at)
-            head = self._file.read(8)
-            length, kind = int.from_bytes(head[:4], "big"), head[4:]
-            if length < 8 or at + length > size:
-                break
-            at += length
-            if kind != b"moof":  # a fragment is a moof and its mdat
-                whole = at
-        if whole:
-            self._file.truncate(whole)
-
-
 class _Writer:
     """An open output: encoder, sound, clock."""
 
@@ -182,7 +134,7 @@ class _Writer:
         self._last_duration = 0
         self._held: Any = None
         self._audio: Audio | None = None
-        self._file = _File(path, overwrite)
+        self._file = GrowingFile(path, overwrite)
         try:
             self._audio = _audio_of(frame, self._zero, may_be_early=not self._matroska)
             late_s = self._audio.first_s if self._audio is not None and not self._matroska else Fraction(0)

@@ -5,8 +5,8 @@ The photographs come from packages that are installed anyway (nothing is importe
 portrait of Grace Hopper, scikit-image's of Eileen Collins (extra `demo`), ultralytics' zidane.jpg; where one is absent a
 mirrored other takes the part, so the faces depend on what is installed, the movements do not.
 
-A frame is a pure function of its index. Blending runs on the planes of YUV 4:2:0 with premultiplied sprites: 1.8 ms a frame on
-one core of a server CPU, where blending in BGR and converting took three times as long.
+A frame is a pure function of its index. Blending runs on the planes of YUV 4:2:0 with premultiplied sprites, which saves half of
+the samples and the conversion: 3.0 ms a frame on one (shared) core of a server CPU.
 """
 
 from __future__ import annotations
@@ -143,7 +143,7 @@ class DemoSource:
 def compose_demo(path: str | Path, frames: int = FRAMES, crf: int = 20) -> Path:
     """Writes the clip as an MP4 (H.264, no audio), for benchmarks; more frames than FRAMES repeat it from the start.
 
-    An existing file is replaced. Takes about 2.5 s for the whole clip on two cores.
+    An existing file is replaced. Took 3.8 s for the whole clip on two cores that were busy.
     """
     silence_ffmpeg()
     clip = DemoClip()

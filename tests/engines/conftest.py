@@ -51,7 +51,9 @@ def value_info(name: str, kind: int, shape: tuple[int | None, ...]) -> bytes:
     return message((1, name), (2, message((1, message((1, kind), (2, message(*dims)))))))
 
 
-def model(nodes: list[bytes], weights: list[bytes], inputs: list[bytes], outputs: list[bytes], metadata: dict[str, str] | None = None) -> bytes:
+def model(
+    nodes: list[bytes], weights: list[bytes], inputs: list[bytes], outputs: list[bytes], metadata: dict[str, str] | None = None
+) -> bytes:
     graph = message(
         *((1, n) for n in nodes), (2, "g"), *((5, w) for w in weights), *((11, i) for i in inputs), *((12, o) for o in outputs)
     )
@@ -79,6 +81,20 @@ def small_classifier(tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return write
+
+
+@pytest.fixture
+def float_detector(tmp_path: Path) -> Path:
+    """(1, 3, 64, 64) float 0…1 in, (1, 5, 1) out: a white picture is a face of 16 pixels in the middle, score .9."""
+    weights = np.repeat(np.array([32, 32, 16, 16, 0.9], np.float32) / 3, 3).reshape(5, 3, 1, 1)
+    nodes = [
+        node("GlobalAveragePool", ["images"], ["pooled"]), node("Conv", ["pooled", "w"], ["found"]),
+        node("Reshape", ["found", "shape"], ["output0"]),
+    ]  # fmt: skip
+    constants = [tensor("w", weights), tensor("shape", np.array([1, 5, 1], np.int64))]
+    path = tmp_path / "float.onnx"
+    path.write_bytes(model(nodes, constants, [value_info("images", 1, (1, 3, 64, 64))], [value_info("output0", 1, (1, 5, 1))]))
+    return path
 
 
 @pytest.fixture

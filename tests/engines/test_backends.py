@@ -64,6 +64,21 @@ def test_what_a_backend_cannot_read_is_said(backend, tmp_path):
         load_detector(path, backend=backend, device="cpu")
 
 
+def test_an_openvino_xml_runs_like_its_onnx(tmp_path):
+    import openvino
+
+    openvino.save_model(openvino.Core().read_model(MODELS / "emotion_cnn.onnx"), tmp_path / "m.xml", compress_to_fp16=False)
+    faces = np.random.default_rng(3).integers(0, 255, (3, 1, 40, 40), dtype=np.uint8)
+    mine = load_classifier(tmp_path / "m.xml", head="fer2013", precision="f32")
+    assert mine.contract.heads == ("crowd", "fer2013")
+    assert mine.contract.temperature == {}
+    answers = [one._engine.infer([faces])[one._output] for one in (mine, load_classifier(head="fer2013", precision="f32"))]
+    assert np.allclose(*answers, atol=1e-4)
+    (tmp_path / "m.bin").write_bytes(b"")
+    with pytest.raises(ModelError):
+        load_classifier(tmp_path / "m.xml").classify([np.zeros((9, 9), np.uint8)])
+
+
 def test_bf16_stays_near_fp32():
     faces = np.random.default_rng(2).integers(0, 255, (16, 1, 40, 40), dtype=np.uint8)
     assert np.abs(load_classifier(precision="bf16").infer(faces) - load_classifier(precision="f32").infer(faces)).max() < 0.1

@@ -74,9 +74,8 @@ def test_detect_ends_in_infer(detector, photos):
 
 
 def test_a_lower_floor_only_adds(detector, photos):
-    image = photos["p06_sad_pout"]
-    batch = letterbox(image, detector.geometry(image.shape[1], image.shape[0]))[None]
-    (few, few_scores), (many, many_scores) = detector.infer(batch)[0], detector.infer(batch, floor=0.01)[0]
+    batch = letterbox(photos["p07_dog_no_human"], detector.geometry(512, 512))[None]
+    (few, few_scores), (many, many_scores) = detector.infer(batch, floor=0.5)[0], detector.infer(batch, floor=0.01)[0]
     assert len(many) > len(few)
     assert many_scores.min() >= 0.01
     assert np.array_equal(many_scores[: len(few)], few_scores)
@@ -102,7 +101,8 @@ def test_three_threads_on_one_detector(detector, photos):
 
 
 def test_the_model_says_who_it_is(detector):
-    assert (detector.name, detector.backend, detector.device, detector.conf) == ("yolo11n_face", "openvino", "cpu", 0.4)
+    assert (detector.name, detector.backend, detector.device) == ("yolo11n_face", "openvino", "cpu")
+    assert detector.conf == detector.contract.conf == detector.entry.contract.conf
     assert detector.sha256 == detector.entry.digest
     assert detector.contract.kind == "yolo"
 
@@ -138,7 +138,7 @@ def test_the_fake_finds_bright_blobs_where_they_are():
 
 
 def test_a_thousand_faces_and_no_more():
-    x, y = np.meshgrid(np.arange(40) * 16, np.arange(30) * 12)
+    x, y = np.meshgrid(np.arange(40) * 16, 12 + np.arange(30) * 12)  # 12 rows of border above the picture
     boxes = np.stack([x.ravel(), y.ravel(), x.ravel() + 10, y.ravel() + 10], 1)
     found = faked(fixed_boxes(boxes)).detect(np.zeros((360, 640, 3), np.uint8))
     assert len(found) == 1000
@@ -188,7 +188,16 @@ def test_yunet_through_the_same_interface(weights, photos):
     assert xyxy.shape == (len(confidence), 4)
     assert len(xyxy) >= 4
     with pytest.raises(EngineError, match="OpenCV"):
-        load_detector(weights / "face_detection_yunet_2023mar.onnx", backend="onnxruntime")
+        load_detector(weights / "face_detection_yunet_2023mar.onnx", backend="openvino")
+
+
+def test_a_detector_as_ultralytics_exports_it_runs_at_its_one_size(float_detector):
+    mine = load_detector(float_detector, precision="f32")
+    assert mine.geometry(1920, 1080).input_width == mine.geometry(50, 90).input_height == 64
+    white = np.full((128, 128, 3), 255, np.uint8)
+    both = mine.detect([white, white])
+    assert [found.xyxy.round(2).tolist() for found in both] == [[[48, 48, 80, 80]]] * 2
+    assert both[0].confidence == pytest.approx(0.9)
 
 
 def test_a_detector_of_another_kind_is_refused(weights):

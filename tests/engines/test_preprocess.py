@@ -89,7 +89,8 @@ def test_of_equal_boxes_the_first_stays():
     assert nms(np.array([[0, 0, 5, 5.0]] * 3), np.array([0.5, 0.5, 0.5]), 0.5).tolist() == [0]
 
 
-box = st.tuples(st.integers(0, 60), st.integers(0, 60), st.integers(1, 40), st.integers(1, 40)).map(lambda b: (b[0], b[1], b[0] + b[2], b[1] + b[3]))
+corner, length = st.integers(0, 60), st.integers(1, 40)
+box = st.tuples(corner, corner, length, length).map(lambda b: (b[0], b[1], b[0] + b[2], b[1] + b[3]))
 
 
 @given(st.lists(st.tuples(box, st.floats(0.01, 1)), max_size=30), st.floats(0.1, 0.9))
@@ -121,7 +122,10 @@ def test_what_lies_outside_is_replicated():
     assert crop_square(image, (-2, -2, 2, 2)).tolist() == [[0, 0, 0, 1], [0, 0, 0, 1], [0, 0, 0, 1], [4, 4, 4, 5]]
 
 
-@given(st.integers(1, 30), st.integers(1, 30), st.floats(-20, 40), st.floats(-20, 40), st.floats(0, 40), st.floats(0, 40), st.floats(0.5, 2))
+size, place, extent = st.integers(1, 30), st.floats(-20, 40), st.floats(0, 40)
+
+
+@given(size, size, place, place, extent, extent, st.floats(0.5, 2))
 @settings(max_examples=150)
 def test_a_crop_equals_the_same_cut_from_a_padded_image(width, height, x, y, w, h, margin):
     image = np.random.default_rng(0).integers(0, 255, (height, width, 3), dtype=np.uint8)

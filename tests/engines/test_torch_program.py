@@ -7,7 +7,8 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="needs the extra torch")
 
-from engines.backends.torch_program import OPS, OnnxProgram  # noqa: E402
+from engines.backends.torch_ops import OPS  # noqa: E402
+from engines.backends.torch_program import OnnxProgram  # noqa: E402
 from engines.errors import EngineError  # noqa: E402
 from engines.onnx_file import Node, OnnxFile, Tensor  # noqa: E402
 

@@ -144,10 +144,10 @@ def test_a_full_disk_for_rows_keeps_the_video(tmp_path: Path) -> None:
 
 @pytest.fixture()
 def small_disk(tmp_path: Path):
-    """A tmpfs of 1 MiB."""
+    """A tmpfs of 3 MiB: about a second of the noise that the test writes."""
     folder = tmp_path / "small"
     folder.mkdir()
-    if os.geteuid() or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], capture_output=True, check=False).returncode:
+    if os.geteuid() or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", folder], capture_output=True, check=False).returncode:
         pytest.skip("mounting a small tmpfs needs root")
     yield folder
     subprocess.run(["umount", "-l", folder], check=False)

@@ -72,7 +72,8 @@ def test_tracks_start_once_and_end_with_their_reason():
     rows = EventRows()
     second = frame(1, faces=face([1, -1]))
     second.ended_tracks.append(TrackEnd(2, 0.0, "lost"))
-    got = list(rows.rows(Batch([frame(0, faces=face([2, 1])), second], [Ended("s", 0, "end of file", True, added=[TrackEnd(1, 0.04, "source ended")])])))
+    ended = Ended("s", 0, "end of file", True, added=[TrackEnd(1, 0.04, "source ended")])
+    got = list(rows.rows(Batch([frame(0, faces=face([2, 1])), second], [ended])))
     assert [(row["kind"], row["frame"], row["tracker_id"]) for row in got] == [
         ("source_state", 0, None), ("track_started", 0, 2), ("track_started", 0, 1), ("face", 0, 2), ("face", 0, 1),
         ("track_ended", 1, 2), ("face", 1, 1), ("face", 1, None),

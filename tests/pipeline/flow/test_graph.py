@@ -343,6 +343,46 @@ def test_a_source_that_just_ends_gets_an_end(start):
     assert result.failures == {}
 
 
+@pytest.mark.parametrize("how", ["ends", "is stopped", "fails"])
+def test_a_sources_generator_is_closed_on_its_own_thread_even_if_someone_holds_it(start, how):
+    closed, began = [], threading.Event()
+
+    class Held(FakeSource):
+        def frames(self):
+            self.held = self.read()
+            return self.held
+
+        def read(self):
+            try:
+                for index in range(3 if how == "ends" else 10_000_000):
+                    yield Item(self.name, index)
+                    began.set()
+                yield Ended(self.name, 0, "end of file", final=True)
+            finally:
+                closed.append(threading.current_thread().name)
+
+    source = Held("a")
+    pipeline = Pipeline([source], [[FakeStage("s", on_item=fail_at(5, OSError()) if how == "fails" else None)]], [])
+    running = start(pipeline.run)
+    assert began.wait(20)
+    if how == "is stopped":
+        pipeline.stop()
+    assert (running.exception(20) is not None) == (how == "fails")
+    assert closed == ["a"]
+
+
+def test_a_files_lane_holds_a_whole_batch(start, eventually):
+    sink = FakeSink("sink", on_write=lambda batch: sizes.append(len(batch.frames)))
+    sizes = []
+    source = FakeSource("a", [16, "until interrupted"])
+    pipeline = Pipeline([source], [], [sink], max_batch=16, max_wait_s=1000)
+    running = start(pipeline.run)
+    eventually(lambda: sizes)
+    pipeline.stop()
+    running.result(20)
+    assert sizes[0] == 16
+
+
 @pytest.mark.parametrize("wrong", ["other source", "old epoch", "flow's own error", "final of an old epoch"])
 def test_a_source_that_breaks_the_rules_fails_and_the_run_ends(start, wrong):
     class Wrong(FakeSource):
@@ -416,20 +456,29 @@ def test_when_no_live_source_connects_in_time_the_run_ends_with_one_sentence(sta
     assert (result.stopped, result.cancelled) == (False, False)
 
 
+class Quiet(FakeSource):
+    state = property(lambda self: "CONNECTING", lambda self, state: None)
+
+
 @pytest.mark.parametrize("who", ["a frame came", "it is running", "a file is there"])
 def test_one_source_that_connected_keeps_the_run_waiting_for_the_others(start, eventually, who):
     clock, entered = ManualClock(), threading.Event()
     absent = FakeSource("absent", [entered.set, "until interrupted"], live=True)
-    other = FakeSource("other", [1 if who == "a frame came" else 0, "until interrupted"], live=who != "a file is there")
+    other = FakeSource("other", ["until interrupted"], live=who != "a file is there")
     if who == "it is running":
         other.state = "RUNNING"
+    if who == "a frame came":  # from a source that never says so
+        other = Quiet("other", [1, "until interrupted"], live=True)
     pipeline = Pipeline([absent, other], [], [FakeSink("k")], clock=clock, max_wait_s=0, max_age_s=None)
     running = start(pipeline.run)
     assert entered.wait(20)
     if who == "a frame came":
         eventually(lambda: pipeline.ledger.snapshot().total.shown == 1)
     clock.advance(60)
-    assert not absent.interrupted.wait(0.3)  # an absence can only be watched for a while; it can't fail wrongly
+    pipeline._control.ring()
+    pipeline._control.ring()
+    eventually(pipeline._control._bell.empty)  # when it hears the second it has attended to the first
+    assert not absent.interrupted.is_set()
     pipeline.stop()
     assert running.result(20).failures == {}
 

@@ -108,6 +108,17 @@ def test_m2_a_frame_that_turns_stale_while_the_batch_waits_is_not_handed_on(star
     assert first.stats().dropped == {"stale": 1}
 
 
+def test_m2_a_stale_frame_is_found_wherever_it_lies_and_those_around_it_stay():
+    mux, _, _ = make(max_batch=8, max_age_s=1.0)
+    lane = mux.add_lane("cam", live=True, capacity=4)
+    fill(lane, 0)
+    lane.end(Ended("cam", 0, "lost", final=False))
+    lane.offer(Item("cam", 1, epoch=1, captured_at=-2.0))
+    fill(lane, 2, epoch=1)
+    assert [indexes(mux.take(timeout=0)), indexes(mux.take(timeout=0))] == [[0], [2]]
+    assert lane.stats().dropped == {"stale": 1}
+
+
 def test_m1_files_never_go_stale():
     mux, clock, _ = make(max_age_s=1.0)
     lane = mux.add_lane("file", live=False, capacity=2)

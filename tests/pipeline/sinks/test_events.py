@@ -112,7 +112,7 @@ def test_only_its_sources_rows(tmp_path, make):
 def test_a_full_device_is_one_sentence(make):
     if not os.path.exists("/dev/full"):
         pytest.skip("needs /dev/full")
-    with pytest.raises(SinkError, match="^cannot write events to /dev/full: No space left on device$"):
+    with pytest.raises(SinkError, match=r"^cannot write events to /dev/full: No space left on device$"):
         EventsSink("/dev/full").write(Batch([make.frame()]))
 
 
@@ -155,7 +155,9 @@ def test_an_existing_file_is_not_replaced_unless_asked(tmp_path, make):
     assert "precious" not in out.read_text()
 
 
-@pytest.mark.parametrize(("name", "why"), [("a.parquet", "Parquet is not there yet"), ("a.txt", r"\.jsonl or \.csv, got \.txt"), ("a", "got none")])
+@pytest.mark.parametrize(
+    ("name", "why"), [("a.parquet", "Parquet is not there yet"), ("a.txt", r"\.jsonl or \.csv, got \.txt"), ("a", "got none")]
+)
 def test_other_suffixes_are_refused(name, why):
     with pytest.raises(UsageError, match=why):
         EventsSink(name)

@@ -136,6 +136,29 @@ def test_sound_that_mp4_cannot_hold_becomes_aac(tmp_path, make, caplog):
     ]
 
 
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_sound_of_a_transport_stream_is_copied_without_its_headers(media, tmp_path, make, suffix):
+    clip, out = tmp_path / "in.ts", tmp_path / f"out{suffix}"
+    with av.open(str(media / "d12_leaves_and_reenters.mp4")) as source, av.open(str(clip), "w") as copy:
+        into = {stream.index: copy.add_stream_from_template(stream, opaque=True) for stream in source.streams}
+        for packet in source.demux():
+            if packet.dts is not None:
+                packet.stream = into[packet.stream.index]
+                copy.mux(packet)
+    frames = make.drive(VideoSink(out), make.frames_of(clip))
+    zero = frames[0].pts * frames[0].time_base  # 1.4 s or so
+    assert zero > 0
+    assert make.video_times(out)[0] == 0
+    got = make.audio_packets(out)
+    want = [(time - zero, data[7:]) for time, data in make.audio_packets(clip)]  # an ADTS header has 7 bytes
+    kept = want[-len(got) :]
+    assert [data for _, data in got] == [data for _, data in kept]
+    assert len(got) >= len(want) - 3
+    assert np.allclose([float(time) for time, _ in got], [float(time) for time, _ in kept], atol=0.001)
+    with av.open(str(out)) as container:
+        assert sum(frame.samples for frame in container.decode(audio=0)) > 44100 * 9
+
+
 def test_odd_sides_are_padded_by_one_pixel(tmp_path, make):
     out = tmp_path / "out.mp4"
     make.drive(VideoSink(out, crf=1), [make.frame(i, image=make.picture(63, 47)) for i in range(5)])

@@ -1,0 +1,225 @@
+"""Cameras and streams: connected, lost, connected again, for as long as the run lasts.
+
+What was measured (PyAV 18.1) and what follows from it here:
+- Time-outs work as av.open's keyword only, and H.264 doubles the one for reading (connection.py). It bounds every blocked read;
+  our own watchdog, looked at with every packet, sees what that cannot: packets that come and give no picture.
+- A server that dies looks like the end of a file, so for a camera the end of the stream is a loss.
+- Closing a container from another thread segfaults: `interrupt()` only sets a flag, which is looked at with every packet.
+- PTS begin near zero again after a reconnect: liveclock.py.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from fractions import Fraction
+
+import av
+from av.error import FFmpegError
+
+from pipeline.config import Live
+from pipeline.errors import SourceError
+from pipeline.flow.batch import Ended
+from pipeline.sources.connection import Connection, local_failure, network_failure
+from pipeline.sources.liveclock import RATE, LiveClock
+from pipeline.sources.pacing import Pacer
+from pipeline.sources.upright import Upright
+from pipeline.types import Frame, SourceInfo
+
+_log = logging.getLogger(__name__)
+_TIME_BASE = Fraction(1, RATE)
+_FIRST_PICTURE = 4
+"""Read time-outs that a connection may take until its first picture: cameras send key frames every 1 to 10 s."""
+_DEVICE_POLL_S = 0.005
+
+
+class LiveSource:
+    """See `uri.open_source`; kinds "webcam", "lavfi" and "stream".
+
+    States: CONNECTING until the first frame, RUNNING, LOST while reconnecting, at last ENDED or FAILED. A stream that is absent,
+    refuses (401, 403, 404) or is no video is tried again with a pause that doubles from `backoff_s` to `backoff_max_s`;
+    `last_error` says why, one warning is logged per loss. A webcam or test input that cannot be opened the first time raises
+    SourceError at once.
+
+    What ends by itself: a test input; a recording that a server plays (its length is known) and a closed HLS playlist, at their
+    end. A recording over HTTP is paced like a camera, and what is not taken in time is dropped as from a camera: to have every
+    frame, download it. If it breaks off midway the source fails, since a second try would begin at its start. Live HLS is paced
+    too, one to three segments behind.
+    """
+
+    live = True
+
+    def __init__(
+        self,
+        text: str,
+        *,
+        kind: str,
+        name: str,
+        settings: Live | None = None,
+        max_frames: int | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        wait: Callable[[float], bool] | None = None,
+    ) -> None:
+        """`clock`: monotonic seconds. `wait(seconds) -> stopped`: the pauses; the stop Event's own where None."""
+        self.name, self.state = name, "CONNECTING"
+        self.last_error: str | None = None
+        """Why it is not running, a part of a sentence without passwords; None while it runs. Written by its own thread."""
+        self._text, self._kind, self._settings = text, kind, settings or Live()
+        self._max_frames, self._clock = max_frames, clock
+        self._stop = threading.Event()
+        self._wait = wait or self._stop.wait
+        self._times = LiveClock()
+        self._index, self._epoch = 0, 0
+        self._over: str | None = None
+        """Reason of an end by itself; set by the connection that reached it."""
+
+    def interrupt(self) -> None:
+        """From any thread: pauses end at once, a blocked open or read within its time-out."""
+        self._stop.set()
+
+    def frames(self) -> Iterator[Frame | Ended]:
+        """Frames, an Ended(final=False) after each epoch that had any, one final Ended. Raises SourceError as said above."""
+        pause, told = self._settings.backoff_s, False
+        try:
+            while not self._stop.is_set():
+                before = self._index
+                reason = yield from self._epoch_frames()
+                if self._over is not None or self._stop.is_set():
+                    break
+                self.last_error = reason
+                if self._index > before:
+                    self.state, pause, told = "LOST", self._settings.backoff_s, False
+                    yield Ended(self.name, self._epoch, f"lost: {reason}", final=False)
+                    self._epoch += 1
+                if not told:
+                    what = "is lost" if self._index else "cannot be reached yet"
+                    _log.warning("%s %s: %s; trying again until it comes back", self.name, what, reason)
+                    told = True
+                if self._wait(pause):
+                    break
+                pause = min(2 * pause, self._settings.backoff_max_s)
+        except Exception:
+            self.state = "FAILED"
+            raise
+        reason = self._over or "stopped"
+        failed = reason.startswith("failed")
+        self.state = "FAILED" if failed else "ENDED"
+        yield Ended(self.name, self._epoch, reason, final=True, failed=failed)
+
+    def _epoch_frames(self) -> Iterator[Frame]:
+        """One connection, from opening to closing; returns why it is over."""
+        try:
+            connection = Connection(self._text, self._kind, self._settings)
+        except (FFmpegError, OSError, ValueError, SourceError) as error:
+            if self._kind == "stream":
+                return str(error) if isinstance(error, SourceError) else network_failure(self._text, error, self._settings)
+            if self._index == 0:
+                raise SourceError(local_failure(self._text, self._kind, error)) from error
+            return local_failure(self._text, self._kind, error)
+        try:
+            return (yield from self._read(connection))
+        finally:
+            connection.close()
+
+    def _read(self, connection: Connection) -> Iterator[Frame]:
+        pacer = Pacer(self._clock, self._wait) if connection.paced_by_us else None
+        upright, count, info = Upright(), 0, None
+        raw_s = 0.0
+        self._times.begin_epoch()
+        try:
+            for image in self._images(connection):
+                if image.pts is not None and image.time_base:
+                    raw_s = float(image.pts * image.time_base)
+                if pacer and not pacer.due(raw_s):
+                    break
+                now = self._clock()
+                pts = self._pts(connection, image, now)
+                image = upright(image)
+                image.pts, image.time_base = pts, _TIME_BASE
+                if info is None:
+                    info = self._info(connection, image)
+                if self.state != "RUNNING":
+                    if self.state == "LOST":
+                        _log.warning("%s is back (epoch %d)", self.name, self._epoch)
+                    self.state, self.last_error = "RUNNING", None
+                yield Frame(self.name, self._epoch, self._index, pts, _TIME_BASE, now, image, info, datetime.now(UTC))
+                count += 1
+                self._index += 1
+                if self._index == self._max_frames:
+                    self._over = "end of the part that was asked for"
+                    return self._over
+        except _Silent as silent:
+            reason = str(silent)
+        except (FFmpegError, OSError) as error:
+            reason = network_failure(self._text, error, self._settings)
+        else:
+            reason = "the stream ended"
+            if self._kind == "lavfi":
+                self._over = "end of the test input"
+            elif count and (pacer or (connection.duration_s is not None and raw_s > connection.duration_s - 1.0)):
+                self._over = "end of file"
+        if self._stop.is_set():
+            self._over = None
+        elif pacer and count and self._over is None and connection.duration_s is not None:
+            self._over = f"failed: {reason} after {count} frames of a recording"
+        return reason
+
+    def _images(self, connection: Connection) -> Iterator[av.VideoFrame]:
+        """Decoded pictures. Looks at the stop flag and at the watchdog with every packet, of whatever stream."""
+        alive = self._clock()
+        limit = _FIRST_PICTURE * connection.silence_s
+        packets = connection.container.demux()
+        while not self._stop.is_set():
+            try:
+                packet = next(packets, None)
+            except BlockingIOError:
+                # A device that has no picture yet; the iterator is spent by its exception.
+                if self._wait(_DEVICE_POLL_S):
+                    return
+                packets, packet, images = connection.container.demux(), None, []
+            else:
+                if packet is None:
+                    return
+                images = _decoded(packet, connection)
+            for image in images:
+                yield image
+                # Pauses of the reader itself (pacing, a consumer that takes its time) are not silence.
+                alive, limit = self._clock(), connection.silence_s
+            if self._clock() - alive > limit and not images:
+                raise _Silent(f"no picture for {limit:g} s")
+
+    def _pts(self, connection: Connection, image: av.VideoFrame, now: float) -> int:
+        if connection.by_arrival:
+            raw: int | None = round(now * RATE)
+        elif image.pts is None or not image.time_base:
+            raw = None
+        else:
+            raw = round(image.pts * image.time_base * RATE)
+        return self._times.of(raw, now, round(RATE / (connection.rate or 25)))
+
+    def _info(self, connection: Connection, image: av.VideoFrame) -> SourceInfo:
+        return SourceInfo(
+            self.name,
+            "live",
+            image.width,
+            image.height,
+            average_rate=connection.rate,
+            duration_s=connection.duration_s,
+        )
+
+
+class _Silent(Exception):
+    """Packets come, pictures do not."""
+
+
+def _decoded(packet: av.Packet, connection: Connection) -> list[av.VideoFrame]:
+    """Pictures of a packet of our stream; one that cannot be decoded gives none (the watchdog sees it if all do)."""
+    if packet.stream_index != connection.stream.index:
+        return []
+    try:
+        return packet.decode()
+    except FFmpegError:
+        return []

@@ -1,0 +1,73 @@
+"""Annotated pictures."""
+
+from __future__ import annotations
+
+import cv2
+import pytest
+
+from pipeline.errors import SinkError
+from pipeline.flow.batch import Batch
+from pipeline.sinks.images import ImagesSink
+from pipeline.types import SourceInfo
+
+
+def photo(make, name, index=0, source="photos", **more):
+    info = SourceInfo(source, "image", 64, 48, path=None)
+    return make.frame(index, source=source, info=info, origin=name, faces=make.faces([[5, 20, 30, 45]]), **more)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tiff"])
+def test_the_suffix_names_the_format(tmp_path, make, suffix):
+    out = tmp_path / f"out{suffix}"
+    make.drive(ImagesSink(out, purpose="a test"), [photo(make, "in/a.png")])
+    image = cv2.imread(str(out))
+    assert image.shape == (48, 64, 3)
+    assert [path.name for path in tmp_path.iterdir()] == [out.name]
+    if suffix in (".png", ".jpg"):
+        assert b"Purpose: a test" in out.read_bytes()
+
+
+def test_png_is_the_frame_but_for_the_marks(tmp_path, make):
+    frame = photo(make, "a.png")
+    make.drive(ImagesSink(tmp_path / "out.png"), [frame])
+    image = cv2.imread(str(tmp_path / "out.png"))
+    assert (image[:, 60:] == frame.bgr[:, 60:]).all()
+    assert (image != frame.bgr).any()
+
+
+def test_a_folder_keeps_names_and_numbers_equal_ones(tmp_path, make):
+    out = tmp_path / "out"
+    names = ["x/a.jpg", "y/a.jpg", "y/A.JPG", "z/b.heic", "c"]
+    make.drive(ImagesSink(out), [photo(make, name, i) for i, name in enumerate(names)])
+    assert sorted(path.name for path in out.iterdir()) == ["A_3.JPG", "a.jpg", "a_2.jpg", "b.png", "c.png"]
+
+
+def test_a_second_picture_for_one_file_is_refused(tmp_path, make):
+    with pytest.raises(SinkError, match=r"is one picture, but b\.png is a second"):
+        make.drive(ImagesSink(tmp_path / "out.png"), [photo(make, "a.png"), photo(make, "b.png", 1)])
+
+
+def test_never_over_an_input_not_even_when_asked(tmp_path, make):
+    origin = tmp_path / "a.png"
+    origin.write_bytes(b"the photo")
+    with pytest.raises(SinkError, match="is an input"):
+        make.drive(ImagesSink(tmp_path, overwrite=True), [photo(make, str(origin))])
+    assert origin.read_bytes() == b"the photo"
+
+
+def test_over_an_existing_file_only_when_asked(tmp_path, make):
+    out = tmp_path / "out.png"
+    out.write_bytes(b"old")
+    with pytest.raises(SinkError, match="exists; --overwrite"):
+        make.drive(ImagesSink(out), [photo(make, "a.png")])
+    make.drive(ImagesSink(out, overwrite=True), [photo(make, "a.png")])
+    assert out.read_bytes() != b"old"
+
+
+def test_a_failed_write_leaves_no_part(tmp_path, make):
+    folder = tmp_path / "out.png"
+    folder.mkdir()
+    (folder / "a.png").mkdir()  # a rename onto a folder fails
+    with pytest.raises(SinkError, match="cannot write"):
+        ImagesSink(folder, overwrite=True).write(Batch([photo(make, "in/a.png")]))
+    assert [path.name for path in folder.iterdir()] == ["a.png"]
