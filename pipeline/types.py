@@ -107,5 +107,8 @@ class Frame:
     def bgr(self) -> np.ndarray:
         """(H, W, 3) uint8, made once, when first asked for. Do not write into it."""
         if self._bgr is None:
-            self._bgr = self.image.to_ndarray(format="bgr24")
+            from av.video.reformatter import VideoReformatter
+
+            # A scaler of its own: the one that av keeps inside the shared picture is not safe with two sinks at once.
+            self._bgr = VideoReformatter().reformat(self.image, format="bgr24").to_ndarray()
         return self._bgr
