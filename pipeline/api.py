@@ -1,12 +1,12 @@
 """The same from Python: `run` does what the command line does, `stream` hands out frames and faces.
 
-    from pipeline.api import run, stream
+from pipeline.api import run, stream
 
-    summary = run("talk.mp4", output="talk-faces.mp4", events="talk.csv")
+summary = run("talk.mp4", output="talk-faces.mp4", events="talk.csv")
 
-    for frame in stream("talk.mp4"):
-        for box, track, emotion in zip(frame.faces.xyxy, frame.faces.tracker_id, frame.faces.data["emotion"]):
-            print(f"{frame.pts_s:.2f} s  #{track} {emotion}  {box}")
+for frame in stream("talk.mp4"):
+    for box, track, emotion in zip(frame.faces.xyxy, frame.faces.tracker_id, frame.faces.data["emotion"]):
+        print(f"{frame.pts_s:.2f} s  #{track} {emotion}  {box}")
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ __all__ = ["Config", "load_config", "run", "stream"]
 Sources = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
 
-def run(source: Sources, *, config: Config | None = None, on_frame: Callable[[Frame], None] | None = None, **options: Any) -> dict[str, Any]:
+def run(
+    source: Sources, *, config: Config | None = None, on_frame: Callable[[Frame], None] | None = None, **options: Any
+) -> dict[str, Any]:
     """Watch to the end; returns the summary that `--json` prints (fps, frames, faces, tracks, sources, labels, tracks_detail).
 
     `options`: output, events, show, start, end (seconds), max_frames, realtime, overwrite, as on the command line.

@@ -150,7 +150,13 @@ def _source_error(error: BaseException) -> SourceError:
 
 def _source(text: str, name: str, config: Config, options: Options) -> Source:
     return open_source(
-        text, name=name, live=config.live, realtime=options.realtime, start_s=options.start, end_s=options.end, max_frames=options.max_frames
+        text,
+        name=name,
+        live=config.live,
+        realtime=options.realtime,
+        start_s=options.start,
+        end_s=options.end,
+        max_frames=options.max_frames,
     )
 
 
@@ -251,7 +257,7 @@ def _info(config: Config, detector: Detector, classifier: Classifier) -> dict[st
         "run_id": uuid.uuid4().hex,
         "purpose": config.purpose,
         "fer_stream": version("fer-stream"),
-        "machine": {"python": platform.python_version(), "system": platform.system(), "processor": platform.machine(), "cores": os.cpu_count()},
+        "machine": {"python": platform.python_version(), "system": platform.platform(), "cores": os.cpu_count()},
         "models": {
             "detector": {"name": detector.name, "sha256": detector.sha256, "backend": detector.backend, "conf": detector.conf},
             "classifier": {

@@ -62,7 +62,9 @@ class _Time(click.ParamType):
 @click.option("--detector", metavar="NAME|PATH", help="Face detector: a shipped name or a model file.")
 @click.option("--classifier", metavar="NAME|PATH", help="Expression classifier: a shipped name or a model file.")
 @click.option("--head", type=click.Choice(["crowd", "fer2013"]), help="Labels as ten taggers gave them (default), or FER2013's own.")
-@click.option("--backend", type=click.Choice(["auto", "openvino", "torch", "onnxruntime", "tensorrt", "fake"]), help="What runs the models.")
+@click.option(
+    "--backend", type=click.Choice(["auto", "openvino", "torch", "onnxruntime", "tensorrt", "fake"]), help="What runs the models."
+)
 @click.option("--device", metavar="DEVICE", help="auto, cpu, cuda:0 …")
 @click.option("--imgsz", type=int, metavar="PIXELS", help="Longer side of the detector's input (640).")
 @click.option("--conf", type=float, metavar="F", help="Detection score from which a box is a face.")
@@ -76,14 +78,22 @@ class _Time(click.ParamType):
 @click.option("--crf", type=int, metavar="N", help="x264 quality, 0 best to 51 (23).")
 @click.option("--overwrite", is_flag=True, help="Replace outputs that exist.")
 @click.option("--purpose", metavar="TEXT", help="Why faces are analysed; written into every output.")
-@click.option("--config", "config_file", type=click.Path(path_type=Path), metavar="FILE", help="Settings in YAML, or a preset's name (webcam, rtsp, batch, gpu).")
+@click.option(
+    "--config",
+    "config_file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Settings in YAML, or a preset's name (webcam, rtsp, batch, gpu).",
+)
 @click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="One setting, e.g. smooth.tau_s=0.4.")
 @click.option("--unsafe-pickle", is_flag=True, help="Allow model files that can run code (.pt): only your own.")
 @click.option("--json", "as_json", is_flag=True, help="Summary as JSON, the last line of standard output.")
 @click.option("--quiet", "-q", is_flag=True, help="Nothing but that line and errors.")
 @click.option("--debug", is_flag=True, help="Log everything; show tracebacks.")
 @click.version_option(package_name="fer-stream")
-def cli(sources: tuple[str, ...], config_file: Path | None, changes: tuple[str, ...], as_json: bool, quiet: bool, debug: bool, **options: Any) -> int:
+def cli(
+    sources: tuple[str, ...], config_file: Path | None, changes: tuple[str, ...], as_json: bool, quiet: bool, debug: bool, **options: Any
+) -> int:
     _logging(quiet, debug)
     if not sources:
         raise UsageError("no --source given; name what to watch, e.g. --source 0 (webcam), --source video.mp4 or --source demo")
@@ -93,7 +103,9 @@ def cli(sources: tuple[str, ...], config_file: Path | None, changes: tuple[str, 
     config = load_config(find_config(config_file), settings)
     from pipeline.build import Options, build
 
-    given = {name: options[name] for name in ("output", "events", "show", "start", "end", "max_frames", "realtime", "overwrite", "unsafe_pickle")}
+    given = {
+        name: options[name] for name in ("output", "events", "show", "start", "end", "max_frames", "realtime", "overwrite", "unsafe_pickle")
+    }
     run = build(config, list(sources), Options(**given, quiet=quiet, interactive=not as_json))
     with _signals(run):
         result = run.run()
@@ -137,7 +149,9 @@ def _logging(quiet: bool, debug: bool) -> None:
     import logging
 
     level = logging.DEBUG if debug else logging.ERROR if quiet else logging.WARNING
-    logging.basicConfig(level=level, format="fer-stream: %(message)s" if not debug else "%(relativeCreated)d %(threadName)s %(name)s: %(message)s")
+    logging.basicConfig(
+        level=level, format="fer-stream: %(message)s" if not debug else "%(relativeCreated)d %(threadName)s %(name)s: %(message)s"
+    )
     if not debug:  # others' debug talk is not ours
         logging.getLogger("pipeline").setLevel(level)
 

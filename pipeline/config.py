@@ -54,7 +54,9 @@ class Smooth(_Section):
     tau_s: float = Field(0.2, ge=0, description="time constant of the kernel, seconds")
     margin: float = Field(0.05, ge=0, le=1, description="lead in probability that a new label needs")
     dwell_s: float = Field(0.1, ge=0, description="how long it must lead, seconds")
-    min_confidence: float | None = Field(None, ge=0, le=1, description="top probability below which the label is uncertain; the model's where not given")
+    min_confidence: float | None = Field(
+        None, ge=0, le=1, description="top probability below which the label is uncertain; the model's where not given"
+    )
     hold_s: float = Field(1.0, ge=0, description="without a good crop for this long the label is uncertain, seconds")
 
 

@@ -90,5 +90,7 @@ def main() -> None:
     except (FerError, FileNotFoundError, ValueError) as error:
         click.echo(f"fer-train: {error}", err=True)
         sys.exit(getattr(error, "exit_code", 1))
+
+
 if __name__ == "__main__":
     main()

@@ -53,15 +53,24 @@ def export(run: Path, data: Path, models: Path, name: str = "emotion_cnn") -> di
     metrics = {k: round(v, 4) for k, v in metrics_of(logits, public, temperature).items()} | {"parameters": parameters(model)}
     path = models / f"{name}.onnx"
     onnx_from_module(
-        model, path, (torch.zeros(2, 1, recipe.input_size, recipe.input_size, dtype=torch.uint8),),
-        input_names=["faces"], output_names=list(HEADS),
+        model,
+        path,
+        (torch.zeros(2, 1, recipe.input_size, recipe.input_size, dtype=torch.uint8),),
+        input_names=["faces"],
+        output_names=list(HEADS),
         dynamic_axes={"faces": {0: "n"}} | {head: {0: "n"} for head in HEADS},
         metadata={"labels": ",".join(LABELS), "recipe": recipe.name},
     )
     register(
-        name, "classifier", path, contract, metrics=metrics, licence="AGPL-3.0-only",
+        name,
+        "classifier",
+        path,
+        contract,
+        metrics=metrics,
+        licence="AGPL-3.0-only",
         data="FER2013 Training with FER+ votes, without the images that also stand in PublicTest; calibrated on PublicTest",
-        source={"recipe": recipe.model_dump(), "epochs": epochs, "commit": _commit()}, folder=models,
+        source={"recipe": recipe.model_dump(), "epochs": epochs, "commit": _commit()},
+        folder=models,
     )
     return metrics
 
@@ -69,5 +78,3 @@ def export(run: Path, data: Path, models: Path, name: str = "emotion_cnn") -> di
 def _commit() -> str:
     done = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent, check=False)
     return done.stdout.strip() or "unknown"
-
-

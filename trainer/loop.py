@@ -48,7 +48,9 @@ def train(recipe: Recipe, data: Path, run: Path, console: Console, limit: int | 
     rest = [p for p in bare.parameters() if p.ndim <= 1]  # BatchNorm and biases are not decayed
     optimizer = torch.optim.SGD(
         [{"params": decay, "weight_decay": recipe.weight_decay}, {"params": rest, "weight_decay": 0.0}],
-        lr=recipe.lr, momentum=0.9, nesterov=True,
+        lr=recipe.lr,
+        momentum=0.9,
+        nesterov=True,
     )
     model, optimizer = fabric.setup(bare, optimizer)
     ema = Ema(bare, recipe.ema)
@@ -71,8 +73,15 @@ def train(recipe: Recipe, data: Path, run: Path, console: Console, limit: int | 
         order = torch.randperm(len(faces), generator=generator)
         model.train()
         losses = 0.0
-        with Progress(TextColumn(f"epoch {epoch + 1}/{recipe.epochs}"), BarColumn(), TextColumn("{task.fields[loss]}"),
-                      TimeRemainingColumn(), console=console, transient=True, disable=not console.is_terminal) as progress:
+        with Progress(
+            TextColumn(f"epoch {epoch + 1}/{recipe.epochs}"),
+            BarColumn(),
+            TextColumn("{task.fields[loss]}"),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        ) as progress:
             bar = progress.add_task("", total=steps, loss="")
             for step in range(steps):
                 index = order[step * recipe.batch : (step + 1) * recipe.batch]
@@ -81,8 +90,14 @@ def train(recipe: Recipe, data: Path, run: Path, console: Console, limit: int | 
                     group["lr"] = learning_rate(at, recipe, steps)
                 views = random_views(images[index], recipe.input_size, generator).to(fabric.device, memory_format=torch.channels_last)
                 crowd_logits, original_logits = model(views)
-                loss = two_heads(crowd_logits, original_logits, crowd[index].to(fabric.device), label[index].to(fabric.device),
-                                 recipe.smoothing, recipe.crowd_weight)
+                loss = two_heads(
+                    crowd_logits,
+                    original_logits,
+                    crowd[index].to(fabric.device),
+                    label[index].to(fabric.device),
+                    recipe.smoothing,
+                    recipe.crowd_weight,
+                )
                 optimizer.zero_grad(set_to_none=True)
                 fabric.backward(loss)
                 optimizer.step()
@@ -93,8 +108,10 @@ def train(recipe: Recipe, data: Path, run: Path, console: Console, limit: int | 
         metrics |= {"epoch": epoch + 1, "loss": losses / max(steps, 1), "seconds": time.monotonic() - began}
         with open(run / "log.jsonl", "a") as log:
             log.write(json.dumps(metrics) + "\n")
-        console.print(f"epoch {epoch + 1}: loss {metrics['loss']:.3f}, PublicTest fer2013 {metrics['fer2013_accuracy']:.4f}, "
-                      f"crowd {metrics['crowd_accuracy']:.4f}, {metrics['seconds']:.0f} s")
+        console.print(
+            f"epoch {epoch + 1}: loss {metrics['loss']:.3f}, PublicTest fer2013 {metrics['fer2013_accuracy']:.4f}, "
+            f"crowd {metrics['crowd_accuracy']:.4f}, {metrics['seconds']:.0f} s"
+        )
         state = {"model": bare.state_dict(), "optimizer": optimizer.state_dict(), "ema": ema.shadow, "epoch": epoch + 1, "metrics": metrics}
         torch.save(state, run / "last.ckpt.part")
         os.replace(run / "last.ckpt.part", checkpoint)

@@ -24,7 +24,6 @@ _OPTIONS = {
 }
 _HLS_READ_S = 10.0
 """A playlist grows a segment at a time, of 2 to 10 s: no silence before that."""
-_NO_ANSWER = (errno.ETIMEDOUT, errno.EIO, errno.EHOSTUNREACH, errno.ENETUNREACH)
 
 
 class Connection:
@@ -118,7 +117,10 @@ def network_failure(text: str, error: Exception, settings: Live) -> str:
         return "the server has no such stream (404)"
     if isinstance(error, ConnectionRefusedError):
         return "connection refused: nothing listens at that host and port"
-    if isinstance(error, (av.error.ExitError, TimeoutError)) or getattr(error, "errno", None) in _NO_ANSWER:
+    if getattr(error, "errno", None) == errno.EIO:
+        # Also how MJPEG over HTTP ends, and what a web page without a length gives.
+        return "the connection broke off, or what came is no video"
+    if isinstance(error, (av.error.ExitError, TimeoutError)):
         return f"no answer within {settings.open_timeout_s:g} s to open, {settings.read_timeout_s:g} s to read"
     if isinstance(error, av.error.InvalidDataError):
         return "no answer, or one that is no video"

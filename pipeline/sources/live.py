@@ -126,14 +126,17 @@ class LiveSource:
 
     def _read(self, connection: Connection) -> Iterator[Frame]:
         pacer = Pacer(self._clock, self._wait) if connection.paced_by_us else None
-        upright, count, info = Upright(), 0, None
-        raw_s = 0.0
+        upright, count, info, clean = Upright(), 0, None, False
+        first_s: float | None = None
+        position_s = 0.0
         self._times.begin_epoch()
         try:
             for image in self._images(connection):
                 if image.pts is not None and image.time_base:
-                    raw_s = float(image.pts * image.time_base)
-                if pacer and not pacer.due(raw_s):
+                    seconds = float(image.pts * image.time_base)
+                    first_s = seconds if first_s is None else first_s
+                    position_s = seconds - first_s
+                if pacer and not pacer.due(position_s):
                     break
                 now = self._clock()
                 pts = self._pts(connection, image, now)
@@ -156,16 +159,25 @@ class LiveSource:
         except (FFmpegError, OSError) as error:
             reason = network_failure(self._text, error, self._settings)
         else:
-            reason = "the stream ended"
-            if self._kind == "lavfi":
-                self._over = "end of the test input"
-            elif count and (pacer or (connection.duration_s is not None and raw_s > connection.duration_s - 1.0)):
-                self._over = "end of file"
-        if self._stop.is_set():
-            self._over = None
-        elif pacer and count and self._over is None and connection.duration_s is not None:
-            self._over = f"failed: {reason} after {count} frames of a recording"
+            reason, clean = "the stream ended", True
+        if not self._stop.is_set():
+            self._over = self._end_by_itself(connection, reason, clean, count, position_s)
         return reason
+
+    def _end_by_itself(self, connection: Connection, reason: str, clean: bool, count: int, position_s: float) -> str | None:
+        """Reason of a final end; None: it is a loss, another try makes sense. `clean`: no error, the stream just ended."""
+        if self._kind == "lavfi":
+            return "end of the test input" if clean else f"failed: {reason}"
+        if count == 0 or not (connection.paced_by_us or connection.duration_s):
+            return None
+        # Near its end an error is no loss: servers that name no length end with one.
+        if connection.duration_s and position_s > connection.duration_s - 1.0:
+            return "end of file"
+        if connection.paced_by_us and clean:
+            return "end of file"
+        if connection.paced_by_us and connection.duration_s:
+            return f"failed: {reason} after {count} frames of a recording"
+        return None
 
     def _images(self, connection: Connection) -> Iterator[av.VideoFrame]:
         """Decoded pictures. Looks at the stop flag and at the watchdog with every packet, of whatever stream."""

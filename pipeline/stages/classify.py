@@ -192,5 +192,9 @@ def _square(centre_side: np.ndarray) -> np.ndarray:
 
 def _limited(frame: Frame) -> bool:
     """The luma runs from 16 to 235 (video's usual range), not from 0 to 255."""
-    return frame.image.format.name not in _FULL_RANGE and frame.image.color_range != _JPEG_RANGE and "rgb" not in frame.image.format.name \
+    return (
+        frame.image.format.name not in _FULL_RANGE
+        and frame.image.color_range != _JPEG_RANGE
+        and "rgb" not in frame.image.format.name
         and "bgr" not in frame.image.format.name
+    )

@@ -44,7 +44,9 @@ class Smooth:
     name = "smooth"
     lookahead = 0
 
-    def __init__(self, *, tau_s: float = 0.2, margin: float = 0.05, dwell_s: float = 0.1, min_confidence: float = 0.4, hold_s: float = 1.0) -> None:
+    def __init__(
+        self, *, tau_s: float = 0.2, margin: float = 0.05, dwell_s: float = 0.1, min_confidence: float = 0.4, hold_s: float = 1.0
+    ) -> None:
         self._tau_s, self._margin, self._dwell_s = tau_s, margin, dwell_s
         self._min_confidence, self._hold_s = min_confidence, hold_s
         self._tracks: dict[tuple[str, int, int], TrackState] = {}

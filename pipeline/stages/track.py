@@ -116,8 +116,12 @@ class _Epoch:
         self._stage, self._source = stage, first.source
         self._lookahead = 0 if first.info.live else stage.lookahead
         self._tracker = ByteTrackTracker(
-            lost_track_buffer=max(1, round(30 * stage._lost_s)), frame_rate=30.0, track_activation_threshold=stage._conf,
-            minimum_consecutive_frames=stage._mature, minimum_iou_threshold=stage._iou, high_conf_det_threshold=stage._conf,
+            lost_track_buffer=max(1, round(30 * stage._lost_s)),
+            frame_rate=30.0,
+            track_activation_threshold=stage._conf,
+            minimum_consecutive_frames=stage._mature,
+            minimum_iou_threshold=stage._iou,
+            high_conf_det_threshold=stage._conf,
         )
         self._ids: dict[int, int] = {}  # ByteTrack's id -> ours
         self._seen: dict[int, _Seen] = {}  # open tracks

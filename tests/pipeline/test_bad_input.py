@@ -142,12 +142,15 @@ def test_a_full_disk_for_rows_keeps_the_video(tmp_path: Path) -> None:
     check(["--source", clip(tmp_path / "a.mp4", 90), "--events", "/dev/full", "--output", tmp_path / "out.mp4"], 1, "/dev/full", "space")
 
 
-@pytest.fixture()
+@pytest.fixture
 def small_disk(tmp_path: Path):
     """A tmpfs of 3 MiB: about a second of the noise that the test writes."""
     folder = tmp_path / "small"
     folder.mkdir()
-    if os.geteuid() or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", folder], capture_output=True, check=False).returncode:
+    if (
+        os.geteuid()
+        or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", folder], capture_output=True, check=False).returncode
+    ):
         pytest.skip("mounting a small tmpfs needs root")
     yield folder
     subprocess.run(["umount", "-l", folder], check=False)
@@ -197,7 +200,9 @@ def test_a_model_with_a_wrong_hash(tmp_path: Path) -> None:
     code = "import sys; sys.path.insert(0, sys.argv.pop(1)); from pipeline.cli import main; main()"
     import sys
 
-    done = subprocess.run([sys.executable, "-c", code, str(site), "--source", "demo"], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(site), "--source", "demo"], capture_output=True, text=True, timeout=60, check=False
+    )
     refused(done, 1, "sha-256")
 
 

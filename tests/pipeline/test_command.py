@@ -55,7 +55,7 @@ def test_json_is_the_last_line_and_quiet_hides_the_rest() -> None:
 def test_rows_on_standard_output_are_json_lines() -> None:
     done = fer("--source", "demo", "--max-frames", 3, "--events", "-", "--quiet")
     found = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [r["kind"] for r in found][0] == "run"
+    assert next(r["kind"] for r in found) == "run"
     assert {r["frame"] for r in found if r["kind"] == "face"} == {0, 1, 2}
 
 
@@ -77,9 +77,7 @@ def test_two_sources_go_into_a_folder(tmp_path: Path, media: Path) -> None:
     sources = [x for clip in clips for x in ("--source", clip)]
     done = fer(*sources, "--output", f"{tmp_path}/", "--events", tmp_path / "{source}-rows.jsonl", "--quiet", "--json")
     assert done.returncode == 0, done.stderr
-    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(
-        [f"{c.stem}.mp4" for c in clips] + [f"{c.stem}-rows.jsonl" for c in clips]
-    )
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([f"{c.stem}.mp4" for c in clips] + [f"{c.stem}-rows.jsonl" for c in clips])
     alone = tmp_path / "alone.jsonl"
     fer("--source", clips[1], "--events", alone, "--quiet")
     strip = lambda found: [{k: v for k, v in r.items() if k not in ("time_utc", "info")} for r in found]  # noqa: E731
@@ -133,7 +131,15 @@ def test_defaults_in_the_yaml_are_the_defaults_in_the_code() -> None:
 
 def test_yunet_is_a_detector_by_path(weights: Path, media: Path, tmp_path: Path) -> None:
     events = tmp_path / "r.jsonl"
-    done = fer("--source", media / "d03_neutral_to_smile.mp4", "--detector", weights / "face_detection_yunet_2023mar.onnx", "--events", events, "--quiet")
+    done = fer(
+        "--source",
+        media / "d03_neutral_to_smile.mp4",
+        "--detector",
+        weights / "face_detection_yunet_2023mar.onnx",
+        "--events",
+        events,
+        "--quiet",
+    )
     assert done.returncode == 0, done.stderr
     assert len(faces(rows(events))) >= 70
 

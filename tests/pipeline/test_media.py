@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections import Counter, defaultdict
 from functools import cache
@@ -47,7 +48,8 @@ def label(found: Rows, start: float, end: float) -> str:
     """What is said most often of the largest face."""
     largest: dict[int, dict] = {}
     for row in faces(between(found, start, end)):
-        if row["x2"] - row["x1"] > largest.get(row["frame"], {"x2": 0, "x1": 0})["x2"] - largest.get(row["frame"], {"x2": 0, "x1": 0})["x1"]:
+        before = largest.get(row["frame"])
+        if before is None or row["x2"] - row["x1"] > before["x2"] - before["x1"]:
             largest[row["frame"]] = row
     return Counter(row["emotion"] for row in largest.values()).most_common(1)[0][0]
 
@@ -75,7 +77,7 @@ def test_d01_the_boys_keep_their_ids_while_a_woman_crosses(watched, who: str, x:
     assert max(seen) >= 100
     assert len(seen) == len(track)  # once a frame: nobody else took the id
     steps = sorted((row["frame"], (row["x1"] + row["x2"]) / 2) for row in track)
-    jumps = [abs(b - a) / (j - i) for (i, a), (j, b) in zip(steps, steps[1:], strict=False)]
+    jumps = [abs(b - a) / (j - i) for (i, a), (j, b) in itertools.pairwise(steps)]
     assert max(jumps) < 40, f"{who}: the box jumps by {max(jumps):.0f} px a frame"
 
 

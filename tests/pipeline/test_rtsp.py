@@ -38,7 +38,7 @@ def test_a_stream_becomes_video_and_rows_and_survives_its_server(rtsp_server, tm
     found = rows(events)
     text = events.read_text() + video.read_bytes().decode("latin1")
     assert "hunter2" not in text
-    (name, account), = summary["sources"].items()
+    ((name, account),) = summary["sources"].items()
     assert "hunter2" not in name
     assert account["decoded"] == account["shown"] + sum(account["dropped"].values())
     seen = [r for r in found if r["kind"] in ("face", "frame")]
@@ -82,7 +82,9 @@ def test_an_absent_camera_does_not_stop_the_others(media: Path, tmp_path: Path) 
     from rtsp import free_port
 
     gone = f"rtsp://127.0.0.1:{free_port()}/x"
-    process = start("--source", gone, "--source", media / "d03_neutral_to_smile.mp4", "--events", tmp_path / "{source}.jsonl", "--json", "--quiet")
+    process = start(
+        "--source", gone, "--source", media / "d03_neutral_to_smile.mp4", "--events", tmp_path / "{source}.jsonl", "--json", "--quiet"
+    )
     mine = tmp_path / "d03_neutral_to_smile.jsonl"
     until(lambda: mine.exists() and any(r["kind"] == "source_state" and "ENDED" in r["info"] for r in rows(mine)), process=process)
     process.send_signal(signal.SIGINT)

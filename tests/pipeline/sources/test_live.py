@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 import pytest
@@ -419,10 +420,60 @@ def test_a_recording_over_http_is_paced_and_ends(media: Path) -> None:
 def test_a_page_that_is_no_video_keeps_the_reason() -> None:
     def page(request: http.server.BaseHTTPRequestHandler) -> None:
         request.send_response(200)
+        if request.path == "/length":
+            request.send_header("Content-Length", "900")
         request.end_headers()
         request.wfile.write(b"<html>hello</html>" * 50)
 
     with web(page) as url:
-        source = LiveSource(f"{url}/", kind="stream", name="x", settings=QUICK, wait=_Pauses(1))
-        list(source.frames())
-    assert source.last_error == "no answer, or one that is no video"
+        for path in ("/", "/length"):
+            source = LiveSource(url + path, kind="stream", name="x", settings=QUICK, wait=_Pauses(1))
+            list(source.frames())
+            assert source.last_error is not None
+            assert "no video" in source.last_error
+
+
+def test_a_recording_over_http_that_breaks_off_fails(media: Path) -> None:
+    content = (media / "d02_sad_to_laugh.mp4").read_bytes()
+    served: list[str] = []
+
+    def once(request: http.server.BaseHTTPRequestHandler) -> None:
+        served.append(request.path)
+        _serve(content, most=200_000)(request)
+
+    with web(once) as url:
+        source = camera(f"{url}/a.mp4")
+        *frames, ended = source.frames()
+    assert frames
+    assert isinstance(ended, Ended)
+    assert (ended.final, ended.failed, source.state) == (True, True, "FAILED")
+    assert ended.reason.startswith("failed: ")
+
+
+def test_a_playlist_comes_at_the_pace_of_its_frames_and_ends(tmp_path: Path) -> None:
+    _segments(tmp_path)
+
+    def files(request: http.server.BaseHTTPRequestHandler) -> None:
+        request.send_response(200)
+        request.end_headers()
+        request.wfile.write((tmp_path / request.path.strip("/")).read_bytes())
+
+    with web(files) as url:
+        source = camera(f"{url}/a.m3u8")
+        begun = time.monotonic()
+        *frames, ended = source.frames()
+        assert time.monotonic() - begun > 1.8
+    assert isinstance(ended, Ended)
+    assert (len(frames), ended.reason) == (50, "end of file")
+
+
+def _segments(folder: Path) -> None:
+    """Two seconds of HLS in two segments."""
+    with av.open(str(folder / "a.m3u8"), "w", format="hls", options={"hls_time": "1", "hls_playlist_type": "vod"}) as out:
+        stream = out.add_stream("libx264", rate=25, options={"g": "25", "keyint_min": "25", "preset": "ultrafast"})
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for k in range(50):
+            frame = av.VideoFrame(64, 48, "yuv420p")
+            frame.pts, frame.time_base = k, Fraction(1, 25)
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
