@@ -25,6 +25,7 @@ class Detect(_Section):
     floor: float = Field(0.1, gt=0, lt=1, description="lowest score that may continue a track")
     interval: int = Field(1, ge=1, le=100, description="detect on every n-th frame; boxes between are carried")
     max_faces: int = Field(1000, ge=1, description="most faces of a frame")
+    threads: int | None = Field(None, ge=1, description="CPU threads of the detector; half of the cores where not given")
 
 
 class Track(_Section):
@@ -45,6 +46,7 @@ class Classify(_Section):
     head: Literal["crowd", "fer2013"] = Field("crowd", description="labels of ten taggers, or FER2013's own")
     max_faces: int = Field(32, ge=1, description="budget: most crops classified per batch")
     max_age_s: float = Field(0.0, ge=0, description="a track classified more recently than this is not classified again")
+    threads: int = Field(1, ge=1, description="CPU threads of the classifier")
     min_quality: float = Field(0.15, ge=0, le=1, description="crops below say nothing and are not classified")
 
 

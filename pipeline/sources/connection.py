@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import socket
 import sys
 from fractions import Fraction
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import av
 from av.error import FFmpegError
@@ -107,7 +109,7 @@ def local_failure(text: str, kind: str, error: Exception) -> str:
     return f"the webcam {device} cannot be opened ({_plain(error)}); check that it is plugged in and not in use"
 
 
-def network_failure(text: str, error: Exception, settings: Live) -> str:
+def network_failure(text: str, error: Exception, settings: Live, opening: bool = False) -> str:
     """Why a stream cannot be opened or broke, a part of a sentence without any password."""
     if isinstance(error, av.error.HTTPUnauthorizedError):
         return "the server wants a user and password, or refused those given (401)"
@@ -118,6 +120,8 @@ def network_failure(text: str, error: Exception, settings: Live) -> str:
     if isinstance(error, ConnectionRefusedError):
         return "connection refused: nothing listens at that host and port"
     if getattr(error, "errno", None) == errno.EIO:
+        if opening and not _host_is_known(text):
+            return f"the host name {urlsplit(text).hostname} is not known"
         # Also how MJPEG over HTTP ends, and what a web page without a length gives.
         return "the connection broke off, or what came is no video"
     if isinstance(error, (av.error.ExitError, TimeoutError)):
@@ -125,6 +129,15 @@ def network_failure(text: str, error: Exception, settings: Live) -> str:
     if isinstance(error, av.error.InvalidDataError):
         return "no answer, or one that is no video"
     return redact_text(_plain(error), text)
+
+
+def _host_is_known(url: str) -> bool:
+    """FFmpeg gives the same error for an unknown host as for a broken line."""
+    try:
+        socket.getaddrinfo(urlsplit(url).hostname, None)
+    except (OSError, UnicodeError):
+        return False
+    return True
 
 
 def _plain(error: Exception) -> str:

@@ -191,7 +191,8 @@ class _Sprite:
         if right - left < 2 or bottom - top < 2:
             return
         move = cv2.getRotationMatrix2D(self._centre, tilt, scale)
-        move[:, 2] += (x - left - self._centre[0], y - top - self._centre[1])
+        move[0, 2] += x - left - self._centre[0]
+        move[1, 2] += y - top - self._centre[1]
         luma, u, v = _planes(canvas, WIDTH, HEIGHT)
         _blend((luma[top:bottom, left:right],), self._luma, move)
         # A chroma sample lies between two luma samples: c' = (M(2c + ½) − ½) / 2.

@@ -13,9 +13,10 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from datetime import UTC, datetime
 from fractions import Fraction
+from typing import Any
 
 import av
 from av.error import FFmpegError
@@ -34,6 +35,8 @@ _TIME_BASE = Fraction(1, RATE)
 _FIRST_PICTURE = 4
 """Read time-outs that a connection may take until its first picture: cameras send key frames every 1 to 10 s."""
 _DEVICE_POLL_S = 0.005
+_JUMP_S = 10.0
+"""Live HLS whose numbers jump by more than this is paced anew from there."""
 
 
 class LiveSource:
@@ -109,13 +112,14 @@ class LiveSource:
         self.state = "FAILED" if failed else "ENDED"
         yield Ended(self.name, self._epoch, reason, final=True, failed=failed)
 
-    def _epoch_frames(self) -> Iterator[Frame]:
+    def _epoch_frames(self) -> Generator[Frame, None, str]:
         """One connection, from opening to closing; returns why it is over."""
         try:
             connection = Connection(self._text, self._kind, self._settings)
         except (FFmpegError, OSError, ValueError, SourceError) as error:
             if self._kind == "stream":
-                return str(error) if isinstance(error, SourceError) else network_failure(self._text, error, self._settings)
+                known = isinstance(error, SourceError)
+                return str(error) if known else network_failure(self._text, error, self._settings, opening=True)
             if self._index == 0:
                 raise SourceError(local_failure(self._text, self._kind, error)) from error
             return local_failure(self._text, self._kind, error)
@@ -124,8 +128,9 @@ class LiveSource:
         finally:
             connection.close()
 
-    def _read(self, connection: Connection) -> Iterator[Frame]:
-        pacer = Pacer(self._clock, self._wait) if connection.paced_by_us else None
+    def _read(self, connection: Connection) -> Generator[Frame, None, str]:
+        rebase_s = _JUMP_S if connection.duration_s is None else None
+        pacer = Pacer(self._clock, self._wait, rebase_s) if connection.paced_by_us else None
         upright, count, info, clean = Upright(), 0, None, False
         first_s: float | None = None
         position_s = 0.0
@@ -227,7 +232,7 @@ class _Silent(Exception):
     """Packets come, pictures do not."""
 
 
-def _decoded(packet: av.Packet, connection: Connection) -> list[av.VideoFrame]:
+def _decoded(packet: av.Packet[Any], connection: Connection) -> list[av.VideoFrame]:
     """Pictures of a packet of our stream; one that cannot be decoded gives none (the watchdog sees it if all do)."""
     if packet.stream_index != connection.stream.index:
         return []

@@ -58,7 +58,7 @@ def _chain(frame: av.VideoFrame) -> tuple[tuple[str, str | None], ...]:
     matrix = frame.side_data.get("DISPLAYMATRIX")
     if matrix is None:
         return ()
-    a, b, _, c, d = struct.unpack("<5i", bytes(matrix)[:20])
+    a, b, _, c, d = struct.unpack("<5i", bytes(matrix)[:20])  # type: ignore[call-overload]
     largest = max(map(abs, (a, b, c, d)))
     # Within a hundredth of the largest: matrices made from an angle carry rounding in what should be zero.
     signs = tuple(0 if abs(value) * 100 < largest else (1 if value > 0 else -1) for value in (a, b, c, d))
@@ -67,7 +67,7 @@ def _chain(frame: av.VideoFrame) -> tuple[tuple[str, str | None], ...]:
 
 def _graph(frame: av.VideoFrame, chain: tuple[tuple[str, str | None], ...]) -> Graph:
     graph = Graph()
-    last = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format.name, time_base=frame.time_base or None)
+    last = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base or None)
     for name, arguments in (*chain, ("sidedata", "mode=delete:type=DISPLAYMATRIX"), ("buffersink", None)):
         step = graph.add(name, arguments) if arguments else graph.add(name)
         last.link_to(step)

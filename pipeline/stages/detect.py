@@ -51,6 +51,7 @@ class Detect:
                 self._scale_into(row, frame, geometry)
             for (frame, geometry), (xyxy, confidence) in zip(members, self._detector.infer(inputs, floor=self._floor), strict=True):
                 frame.faces = self._faces(xyxy, confidence, frame, geometry)
+                frame.hidden = frame.faces.xyxy
         for ended in batch.ended:
             self._seen.pop((ended.source, ended.epoch), None)
         return batch

@@ -1,6 +1,6 @@
 """A real RTSP server (GStreamer's), run by the system's Python, because `gi` belongs to it. Prints READY when it listens.
 
-/live    a test picture, H.264, key frame every second, made for each server, paced
+/live    a test picture, H.264, key frame every second, made for each client, paced
 /file    the H.264 MP4 given by --clip, paced, not re-encoded
 /silent  answers and plays, but sends no picture after the first second
 With --user and --password all of them answer 401 to others.
@@ -48,7 +48,8 @@ def main() -> None:
     def add(path: str, launch: str) -> GstRtspServer.RTSPMediaFactory:
         factory = GstRtspServer.RTSPMediaFactory()
         factory.set_launch(launch)
-        factory.set_shared(True)
+        # A pipeline for each client: shared ones crash this server when clients leave and come at once (6 s with three clients).
+        factory.set_shared(False)
         mounts.add_factory(path, factory)
         return factory
 

@@ -1,21 +1,15 @@
 """Cameras and streams, against real servers: connect, lose, connect again, end."""
 
-import http.server
-import io
 import itertools
 import logging
 import socket
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
-import av
-import cv2
-import numpy as np
 import pytest
+from cameras import QUICK, Pauses, Reader, camera, frames_up_to, up_to
 from rtsp import RtspServer, free_port, rtsp_server
 
 from pipeline.config import Live
@@ -26,73 +20,6 @@ from pipeline.sources.uri import open_source
 from pipeline.types import Frame
 
 __all__ = ["rtsp_server"]
-
-QUICK = Live(open_timeout_s=2.0, read_timeout_s=1.0, backoff_s=0.05, backoff_max_s=0.2)
-LIMIT_S = 30.0
-
-
-def camera(url: str, **options: object) -> LiveSource:
-    source = open_source(url, live=QUICK, **options)  # type: ignore[arg-type]
-    assert isinstance(source, LiveSource)
-    assert source.state == "CONNECTING"
-    return source
-
-
-def up_to(items: Iterator[Frame | Ended], wanted: Callable[[Frame | Ended], bool]) -> list[Frame | Ended]:
-    """Items up to and with the first that is wanted."""
-    got, deadline = [], time.monotonic() + LIMIT_S
-    for item in items:
-        got.append(item)
-        if wanted(item):
-            return got
-        assert time.monotonic() < deadline, f"not seen within {LIMIT_S} s among {len(got)} items"
-    raise AssertionError(f"the source ended: {got[-1:]}")
-
-
-def frames_up_to(items: Iterator[Frame | Ended], index: int, epoch: int = 0) -> list[Frame]:
-    got = up_to(items, lambda item: isinstance(item, Ended) or (item.epoch == epoch and item.index >= index))
-    assert all(isinstance(item, Frame) for item in got), got[-1]
-    return got  # type: ignore[return-value]
-
-
-class Reader:
-    """Reads a source on a thread of its own, as the pipeline does."""
-
-    def __init__(self, source: LiveSource) -> None:
-        self.source, self.items = source, []
-        self._changed, self._paused = threading.Condition(), threading.Event()
-        pause = source._wait
-
-        def told(seconds: float) -> bool:
-            self._paused.set()
-            return pause(seconds)
-
-        source._wait = told
-        self._thread = threading.Thread(target=self._run)
-        self._thread.start()
-
-    def _run(self) -> None:
-        for item in self.source.frames():
-            with self._changed:
-                self.items.append(item)
-                self._changed.notify_all()
-
-    def wait(self, true: Callable[[], bool]) -> None:
-        with self._changed:
-            assert self._changed.wait_for(true, LIMIT_S), (self.source.state, self.source.last_error, self.items[-1:])
-
-    def wait_for_pause(self) -> None:
-        """Until the first try to connect has failed."""
-        assert self._paused.wait(LIMIT_S)
-
-    def stop(self) -> Ended:
-        self.source.interrupt()
-        self._thread.join(LIMIT_S)
-        assert not self._thread.is_alive()
-        (ended,) = [item for item in self.items if isinstance(item, Ended) and item.final]
-        assert self.items[-1] is ended
-        return ended
-
 
 def test_a_camera_delivers_frames_with_growing_time_and_stops(rtsp_server: Callable[..., RtspServer]) -> None:
     source = camera(rtsp_server().url("/live"))
@@ -203,20 +130,8 @@ def test_passwords_are_used_and_never_shown(
         assert secret not in shown
 
 
-class _Pauses:
-    """Counts the pauses of back-off and stops after some, so that nothing has to wait for real."""
-
-    def __init__(self, most: int) -> None:
-        self.asked: list[float] = []
-        self._most = most
-
-    def __call__(self, seconds: float) -> bool:
-        self.asked.append(seconds)
-        return len(self.asked) >= self._most
-
-
 def test_an_absent_camera_is_tried_again_with_growing_pauses_and_one_line(caplog: pytest.LogCaptureFixture) -> None:
-    pauses = _Pauses(6)
+    pauses = Pauses(6)
     settings = Live(backoff_s=0.5, backoff_max_s=3.0)
     url = f"rtsp://user:secret@127.0.0.1:{free_port()}/a"
     source = LiveSource(url, kind="stream", name="door", settings=settings, wait=pauses)
@@ -230,7 +145,7 @@ def test_an_absent_camera_is_tried_again_with_growing_pauses_and_one_line(caplog
 
 
 def test_a_stream_that_is_not_there_keeps_the_reason(rtsp_server: Callable[..., RtspServer]) -> None:
-    source = LiveSource(rtsp_server().url("/nothing"), kind="stream", name="x", settings=QUICK, wait=_Pauses(2))
+    source = LiveSource(rtsp_server().url("/nothing"), kind="stream", name="x", settings=QUICK, wait=Pauses(2))
     list(source.frames())
     assert source.last_error == "the server has no such stream (404)"
 
@@ -256,7 +171,7 @@ def test_a_server_that_accepts_and_never_answers_is_given_up_within_the_open_tim
         listener.listen(5)
         url = f"{scheme}://user:secret@127.0.0.1:{listener.getsockname()[1]}/a"
         settings = Live(open_timeout_s=0.5)
-        source = LiveSource(url, kind="stream", name="x", settings=settings, wait=_Pauses(1))
+        source = LiveSource(url, kind="stream", name="x", settings=settings, wait=Pauses(1))
         begun = time.monotonic()
         (ended,) = source.frames()
         assert 0.4 < time.monotonic() - begun < 3
@@ -335,145 +250,3 @@ def test_a_webcam_that_is_not_there_fails_at_once(text: str, says: str) -> None:
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)
     assert (source.state, caught.value.exit_code) == ("FAILED", 1)
-
-
-# HTTP
-
-
-@contextmanager
-def web(handle: Callable[[http.server.BaseHTTPRequestHandler], None]) -> Iterator[str]:
-    class Handler(http.server.BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.0"
-
-        def do_GET(self) -> None:
-            try:
-                handle(self)
-            except (BrokenPipeError, ConnectionResetError):
-                self.close_connection = True
-
-        def log_message(self, *_: object) -> None:
-            return
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
-
-
-def test_mjpeg_over_http_has_the_times_of_arrival_and_is_tried_again_when_it_ends() -> None:
-    tick = threading.Event()
-
-    def mjpeg(request: http.server.BaseHTTPRequestHandler) -> None:
-        request.send_response(200)
-        request.send_header("Content-Type", "multipart/x-mixed-replace; boundary=part")
-        request.end_headers()
-        for k in range(20):
-            picture = cv2.imencode(".jpg", np.full((48, 64, 3), 10 * k, np.uint8))[1].tobytes()
-            request.wfile.write(b"--part\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n" % len(picture) + picture + b"\r\n")
-            tick.wait(0.1)
-
-    with web(mjpeg) as url:
-        items = camera(f"{url}/stream?pwd=secret").frames()
-        *first, ended = up_to(items, lambda item: isinstance(item, Ended))
-        (*_, again) = up_to(items, lambda item: isinstance(item, Frame))
-        items.close()  # type: ignore[attr-defined]
-    assert len(first) >= 15
-    assert isinstance(ended, Ended)
-    assert (ended.final, again.epoch, again.source) == (False, 1, f"{url}/stream?pwd=***")
-    frames = [item for item in first if isinstance(item, Frame)]
-    for a, b in itertools.pairwise(frames):
-        assert b.pts_s - a.pts_s == pytest.approx(b.captured_at - a.captured_at, abs=0.001)
-
-
-def _serve(content: bytes, most: int | None = None) -> Callable[[http.server.BaseHTTPRequestHandler], None]:
-    def handle(request: http.server.BaseHTTPRequestHandler) -> None:
-        first = int((request.headers.get("Range") or "bytes=0-").removeprefix("bytes=").split("-")[0])
-        request.send_response(206)
-        request.send_header("Content-Range", f"bytes {first}-{len(content) - 1}/{len(content)}")
-        request.send_header("Accept-Ranges", "bytes")
-        request.send_header("Content-Length", str(len(content) - first))
-        request.end_headers()
-        body = io.BytesIO(content[first:most])
-        while block := body.read(65536):
-            request.wfile.write(block)
-
-    return handle
-
-
-def test_a_recording_over_http_is_paced_and_ends(media: Path) -> None:
-    with web(_serve((media / "d03_neutral_to_smile.mp4").read_bytes())) as url:
-        source = camera(f"{url}/a.mp4")
-        begun = time.monotonic()
-        *frames, ended = source.frames()
-        assert 2.2 < time.monotonic() - begun < 20
-    assert isinstance(ended, Ended)
-    assert (len(frames), ended.reason, ended.final, ended.failed) == (72, "end of file", True, False)
-    assert frames[0].info.duration_s == pytest.approx(2.43, abs=0.1)  # type: ignore[union-attr]
-
-
-def test_a_page_that_is_no_video_keeps_the_reason() -> None:
-    def page(request: http.server.BaseHTTPRequestHandler) -> None:
-        request.send_response(200)
-        if request.path == "/length":
-            request.send_header("Content-Length", "900")
-        request.end_headers()
-        request.wfile.write(b"<html>hello</html>" * 50)
-
-    with web(page) as url:
-        for path in ("/", "/length"):
-            source = LiveSource(url + path, kind="stream", name="x", settings=QUICK, wait=_Pauses(1))
-            list(source.frames())
-            assert source.last_error is not None
-            assert "no video" in source.last_error
-
-
-def test_a_recording_over_http_that_breaks_off_fails(media: Path) -> None:
-    content = (media / "d02_sad_to_laugh.mp4").read_bytes()
-    served: list[str] = []
-
-    def once(request: http.server.BaseHTTPRequestHandler) -> None:
-        served.append(request.path)
-        _serve(content, most=200_000)(request)
-
-    with web(once) as url:
-        source = camera(f"{url}/a.mp4")
-        *frames, ended = source.frames()
-    assert frames
-    assert isinstance(ended, Ended)
-    assert (ended.final, ended.failed, source.state) == (True, True, "FAILED")
-    assert ended.reason.startswith("failed: ")
-
-
-def test_a_playlist_comes_at_the_pace_of_its_frames_and_ends(tmp_path: Path) -> None:
-    _segments(tmp_path)
-
-    def files(request: http.server.BaseHTTPRequestHandler) -> None:
-        request.send_response(200)
-        request.end_headers()
-        request.wfile.write((tmp_path / request.path.strip("/")).read_bytes())
-
-    with web(files) as url:
-        source = camera(f"{url}/a.m3u8")
-        begun = time.monotonic()
-        *frames, ended = source.frames()
-        assert time.monotonic() - begun > 1.8
-    assert isinstance(ended, Ended)
-    assert (len(frames), ended.reason) == (50, "end of file")
-
-
-def _segments(folder: Path) -> None:
-    """Two seconds of HLS in two segments."""
-    with av.open(str(folder / "a.m3u8"), "w", format="hls", options={"hls_time": "1", "hls_playlist_type": "vod"}) as out:
-        stream = out.add_stream("libx264", rate=25, options={"g": "25", "keyint_min": "25", "preset": "ultrafast"})
-        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
-        for k in range(50):
-            frame = av.VideoFrame(64, 48, "yuv420p")
-            frame.pts, frame.time_base = k, Fraction(1, 25)
-            out.mux(stream.encode(frame))
-        out.mux(stream.encode(None))

@@ -15,6 +15,7 @@ import pytest
 
 from pipeline.errors import SourceError
 from pipeline.flow.batch import Ended
+from pipeline.sources.pacing import Pacer
 from pipeline.sources.sniff import mp4_boxes
 from pipeline.sources.upright import Upright
 from pipeline.sources.uri import open_source
@@ -377,3 +378,11 @@ def test_boxes_of_whole_cut_and_foreign_files(make_video: Callable[..., Path], t
     for content in (b"", b"hello", b"hello world\n" * 9, bytes(100)):
         path.write_bytes(content)
         assert mp4_boxes(path) is None
+
+
+def test_a_pacer_begins_anew_where_numbers_jump_further_than_it_is_told() -> None:
+    hand = Hand()
+    pacer = Pacer(hand, hand.wait, rebase_s=10.0)
+    for pts_s in (0.0, 1.0, 3601.0, 3602.0, 2.0, 3.0):
+        assert pacer.due(pts_s)
+    assert hand.waits == [1.0, 1.0, 1.0]

@@ -1,0 +1,161 @@
+"""The full job as a user runs it, `pipeline.build`, with clocks around its parts; and what is told of it afterwards."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from benchmarks.instrument import Calls, Instrument, Tap
+from benchmarks.job import Job, probe
+from benchmarks.latency import LiveFromFile
+from benchmarks.measure import machine_busy_s, others_share, peak_mb, warm_up
+from benchmarks.sampling import Sampler
+from pipeline.build import Options, Run, build
+from pipeline.config import load_config
+
+
+def run_full_job(job: Job) -> dict[str, Any]:
+    """Runs it to its end; the record that `child` hands on (plain values, seconds)."""
+    run, parts = _build(job)
+    expected = _expected(job)
+    instrument, snapshots = Instrument(), _Snapshots(run, expected, job.sources)
+    sources, stages, sinks = parts
+    instrument.attach(sources, stages, sinks, snapshots.written)
+    sampler = Sampler(run._pipeline.stats, gpu=_gpu())
+    busy_before, cpu_before, began = machine_busy_s(), time.process_time(), time.monotonic()
+    sampler.start()
+    summary = run.run()
+    sampler.stop()
+    others = others_share(busy_before, time.process_time() - cpu_before, time.monotonic() - began)
+    for error in run.failures():
+        raise error
+    record = _record(instrument, snapshots, expected)
+    record["others_share"] = others
+    record["threads"] = {name: list(both) for name, both in sampler.threads().items()}
+    record["depths"] = {name: [max(seen), sum(seen) / len(seen), sampler.capacities[name]] for name, seen in sampler.depths.items() if seen}
+    record["gpu"] = {"share": sampler.gpu_share, "mb": sampler.gpu_mb} if sampler.gpu_share else None
+    record["late"] = [late for source in sources for late in getattr(source, "late_s", ())]
+    record["peak_mb"] = peak_mb()
+    drops: Counter[str] = Counter()
+    for account in summary["sources"].values():
+        drops.update(account["dropped"])
+    record.update(drops=dict(drops), frames=summary["frames"], faces=summary["faces"], whole_fps=summary["fps"])
+    return record
+
+
+def _build(job: Job) -> tuple[Run, tuple[list[Any], list[list[Any]], list[Any]]]:
+    """The run, and its sources, groups of stages and sinks.
+
+    `build` makes the parts, so what is timed is what users get; for the live lane they are put together anew around a
+    source that says it is live. The one place that reaches into a Run.
+    """
+    config = load_config(changes={"detect.interval": job.interval, "detect.imgsz": job.imgsz, **job.settings})
+    folder, several = Path(job.folder), job.sources > 1
+    options = Options(
+        output=None if job.outputs == "events" else str(folder / ("{source}.mp4" if several else "full.mp4")),
+        events=str(folder / ("{source}.jsonl" if several else "full.jsonl")),
+        realtime=job.live, max_frames=job.max_frames, overwrite=True,
+    )  # fmt: skip
+    run = build(config, [job.clip] * job.sources, options)
+    pipeline = run._pipeline
+    sources: list[Any] = [worker.source for worker in pipeline._sources]
+    stages, sinks = [list(group.stages) for group in pipeline._groups], list(run._sinks)
+    if job.live:
+        sources = [LiveFromFile(source) for source in sources]
+        run = Run(sources, stages, sinks, config)
+    return run, (sources, stages, sinks)
+
+
+class _Snapshots:
+    """Looks at the run's own counters when the warm-up has passed and when the last frame is written."""
+
+    def __init__(self, run: Run, expected: int, sources: int) -> None:
+        """`expected`: frames of each source."""
+        self._run, self._warm, self._last = run, warm_up(expected), expected * sources
+        self.begin: Any = None
+        self.end: Any = None
+        self._sink: str | None = None
+
+    def written(self, sink: str, frames: list[Any], count: int) -> None:
+        """Called by every sink; the one that first sees the warm-up's end is the one that counts. `count`: its frames so far."""
+        if self.begin is None and any(frame.index >= self._warm for frame in frames):
+            self._sink, self.begin = sink, self._run._pipeline.stats()
+        elif sink == self._sink and count >= self._last and self.end is None:
+            self.end = self._run._pipeline.stats()
+
+    def shares(self) -> dict[str, dict[str, Any]]:
+        """Thread or source -> busy, starved, blocked as shares of the time between the two looks, by stage."""
+        if self.begin is None:
+            return {}
+        end = self.end or self._run._pipeline.stats()
+        seconds = max(end.elapsed_s - self.begin.elapsed_s, 1e-9)
+        found: dict[str, dict[str, Any]] = {}
+        for kind in ("sources", "stages", "sinks"):
+            for name, work in getattr(end, kind).items():
+                before = getattr(self.begin, kind)[name]
+                found[name] = {"thread": work.thread} | {
+                    part: min((getattr(work, f"{part}_s") - getattr(before, f"{part}_s")) / seconds, 1.0)
+                    for part in ("busy", "starved", "blocked")
+                }
+        return found
+
+
+def _expected(job: Job) -> int:
+    """Frames of each source."""
+    frames = probe(job.clip).frames
+    return min(frames, job.max_frames or frames)
+
+
+def _gpu() -> bool:
+    from engines.select import gpu_count
+
+    return gpu_count() > 0
+
+
+def _record(instrument: Instrument, snapshots: _Snapshots, expected: int) -> dict[str, Any]:
+    """`expected` frames a source: which of them are warm-up depends on their index, also where a live lane dropped some."""
+    warm = warm_up(expected)
+    done = instrument.done()
+    skipped = next((i for i, (_, (_, index)) in enumerate(done) if index >= warm), len(done))
+    steady = {key for _, key in done[skipped:]}
+    begin = done[skipped][0] if steady else float("inf")
+    chain = instrument.stages
+    waits: dict[str, list[float]] = {}
+    for before, after in zip([None, *chain], chain, strict=False):
+        waits[after.name] = _waits(instrument.captured if before is None else before.left, after, begin)
+    for sink in instrument.sinks:
+        waits[sink.name] = _waits(chain[-1].left, sink, begin)
+    taken: dict[Any, float] = {}
+    for sink in instrument.sinks:
+        for key, entered in sink.entered.items():
+            taken[key] = max(entered, taken.get(key, 0.0))
+    return {
+        "warm": skipped,
+        "missed": max(expected - warm, 0) * len(instrument.sources) - len(steady),
+        "done": [at for at, _ in done],
+        "cpu": [instrument.process_cpu[key] for _, key in done],
+        "sources": {name: _calls(calls, begin) for name, calls in instrument.sources.items()},
+        "stages": {tap.name: _calls(tap.calls, begin) for tap in chain},
+        "sinks": {tap.name: _calls(tap.calls, begin) for tap in instrument.sinks},
+        "models": {name: _calls(calls, begin) for name, calls in instrument.models.items()},
+        "spans": {tap.name: [left - tap.entered[key] for key, left in tap.left.items() if key in steady] for tap in chain},
+        "waits": waits,
+        "shares": snapshots.shares(),
+        "ages": [at - instrument.captured[key] for key, at in taken.items() if key in steady],
+        "written": [at - instrument.captured[key] for at, key in done[skipped:]],
+        "ages_by_sink": {
+            sink.name: [at - instrument.captured[key] for key, at in sink.entered.items() if key in steady] for sink in instrument.sinks
+        },
+    }
+
+
+def _waits(before: dict[Any, float], after: Tap, begin: float) -> list[float]:
+    """Seconds between leaving the one and entering the other, of frames that came after `begin`."""
+    return [at - before[key] for key, at in after.entered.items() if at >= begin and key in before]
+
+
+def _calls(calls: Calls, begin: float) -> dict[str, list[float]]:
+    steady = calls.between(begin, float("inf"))
+    return {"seconds": steady.seconds, "cpu_s": steady.cpu_s, "frames": steady.frames}  # type: ignore[dict-item]

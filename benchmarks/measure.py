@@ -1,0 +1,111 @@
+"""Numbers from samples: percentiles, spread, ratios of alternated runs, and what the process and the machine used.
+
+Percentiles are never averaged: samples of several runs are pooled first. Ratios are taken within a round, where both sides
+ran minutes apart at most, and only then is their median taken: a machine that slows down slows down both.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+QUANTILES = (50, 95, 99)
+_MOST_WARM_UP = 150
+
+
+def percentile(samples: Sequence[float], q: float) -> float:
+    """The nearest-rank percentile: the smallest sample that at least q % of all are not above. A value that occurred."""
+    if not samples:
+        raise ValueError("a percentile needs one sample at least")
+    ordered = sorted(samples)
+    return ordered[max(math.ceil(q / 100 * len(ordered)), 1) - 1]
+
+
+def percentiles_ms(seconds: Sequence[float]) -> dict[str, float] | None:
+    """Seconds -> {"p50", "p95", "p99"} in milliseconds; None without samples."""
+    return {f"p{q}": round(percentile(seconds, q) * 1000, 3) for q in QUANTILES} if seconds else None
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A figure measured several times."""
+
+    median: float
+    low: float
+    high: float
+
+    @property
+    def noise(self) -> float:
+        """Half the range as a share of the median; 0 for one measurement, whose noise nobody knows."""
+        return (self.high - self.low) / 2 / self.median if self.median else 0.0
+
+    def rounded(self, digits: int = 3) -> list[float]:
+        """[low, high] for JSON."""
+        return [round(self.low, digits), round(self.high, digits)]
+
+
+def spread(values: Sequence[float]) -> Spread:
+    """Median and range of the same figure in several runs."""
+    return Spread(statistics.median(values), min(values), max(values))
+
+
+def ratios(over: Sequence[float], under: Sequence[float]) -> Spread:
+    """over[i] / under[i], round by round."""
+    return spread([a / b for a, b in zip(over, under, strict=True)])
+
+
+def warm_up(frames: int) -> int:
+    """How many of `frames` at the start count as warm-up, for every chain alike: a fifth, 150 at most.
+
+    Models are compiled for the first frame's shape, x264 and the decoder fill their threads, the allocator grows.
+    """
+    return min(frames // 5, _MOST_WARM_UP)
+
+
+def steady_rate(done: Sequence[float], warm: int) -> float:
+    """Frames per second between the frame that ends the warm-up and the last one. `done`: when each was finished, seconds."""
+    if len(done) - warm < 2:
+        raise ValueError(f"{len(done)} frames with {warm} of warm-up leave no window to measure")
+    return (len(done) - 1 - warm) / max(done[-1] - done[warm], 1e-9)
+
+
+def peak_mb() -> float:
+    """Most resident memory this process ever had, MB (10^6 bytes)."""
+    try:
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024 / 1e6
+    except OSError:
+        pass
+    import resource
+    import sys
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
+
+
+def machine_busy_s() -> float | None:
+    """CPU seconds that everything on the machine has used since it started; None where the system does not say."""
+    try:
+        numbers = [int(field) for field in Path("/proc/stat").read_text().splitlines()[0].split()[1:]]
+    except (OSError, ValueError, IndexError):
+        return None
+    user, nice, system, _idle, _iowait, irq, softirq = numbers[:7]
+    return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def others_share(busy_before_s: float | None, own_s: float, elapsed_s: float) -> float | None:
+    """Share of the machine's cores that others used since `machine_busy_s()` said `busy_before_s`; `own_s`: this process's CPU time."""
+    busy_s = machine_busy_s()
+    if busy_s is None or busy_before_s is None or elapsed_s <= 0:
+        return None
+    return min(max(busy_s - busy_before_s - own_s, 0.0) / elapsed_s / (os.cpu_count() or 1), 1.0)

@@ -1,0 +1,166 @@
+"""Streams over HTTP: MJPEG, recordings, playlists, pages."""
+
+import http.server
+import io
+import itertools
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import pytest
+from cameras import QUICK, Pauses, camera, up_to
+
+from pipeline.flow.batch import Ended
+from pipeline.sources.live import LiveSource
+from pipeline.types import Frame
+
+
+@contextmanager
+def web(handle: Callable[[http.server.BaseHTTPRequestHandler], None]) -> Iterator[str]:
+    class Handler(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.0"
+
+        def do_GET(self) -> None:
+            try:
+                handle(self)
+            except (BrokenPipeError, ConnectionResetError):
+                self.close_connection = True
+
+        def log_message(self, *_: object) -> None:
+            return
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def test_mjpeg_over_http_has_the_times_of_arrival_and_is_tried_again_when_it_ends() -> None:
+    tick = threading.Event()
+
+    def mjpeg(request: http.server.BaseHTTPRequestHandler) -> None:
+        request.send_response(200)
+        request.send_header("Content-Type", "multipart/x-mixed-replace; boundary=part")
+        request.end_headers()
+        for k in range(20):
+            picture = cv2.imencode(".jpg", np.full((48, 64, 3), 10 * k, np.uint8))[1].tobytes()
+            request.wfile.write(b"--part\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n" % len(picture) + picture + b"\r\n")
+            tick.wait(0.1)
+
+    with web(mjpeg) as url:
+        items = camera(f"{url}/stream?pwd=secret").frames()
+        *first, ended = up_to(items, lambda item: isinstance(item, Ended))
+        (*_, again) = up_to(items, lambda item: isinstance(item, Frame))
+        items.close()  # type: ignore[attr-defined]
+    assert len(first) >= 15
+    assert isinstance(ended, Ended)
+    assert (ended.final, again.epoch, again.source) == (False, 1, f"{url}/stream?pwd=***")
+    frames = [item for item in first if isinstance(item, Frame)]
+    for a, b in itertools.pairwise(frames):
+        assert b.pts_s - a.pts_s == pytest.approx(b.captured_at - a.captured_at, abs=0.001)
+
+
+def _serve(content: bytes, most: int | None = None) -> Callable[[http.server.BaseHTTPRequestHandler], None]:
+    def handle(request: http.server.BaseHTTPRequestHandler) -> None:
+        first = int((request.headers.get("Range") or "bytes=0-").removeprefix("bytes=").split("-")[0])
+        request.send_response(206)
+        request.send_header("Content-Range", f"bytes {first}-{len(content) - 1}/{len(content)}")
+        request.send_header("Accept-Ranges", "bytes")
+        request.send_header("Content-Length", str(len(content) - first))
+        request.end_headers()
+        body = io.BytesIO(content[first:most])
+        while block := body.read(65536):
+            request.wfile.write(block)
+
+    return handle
+
+
+def test_a_recording_over_http_is_paced_and_ends(media: Path) -> None:
+    with web(_serve((media / "d03_neutral_to_smile.mp4").read_bytes())) as url:
+        source = camera(f"{url}/a.mp4")
+        begun = time.monotonic()
+        *frames, ended = source.frames()
+        assert 2.2 < time.monotonic() - begun < 20
+    assert isinstance(ended, Ended)
+    assert (len(frames), ended.reason, ended.final, ended.failed) == (72, "end of file", True, False)
+    assert frames[0].info.duration_s == pytest.approx(2.43, abs=0.1)  # type: ignore[union-attr]
+
+
+def test_a_page_that_is_no_video_keeps_the_reason() -> None:
+    def page(request: http.server.BaseHTTPRequestHandler) -> None:
+        request.send_response(200)
+        if request.path == "/length":
+            request.send_header("Content-Length", "900")
+        request.end_headers()
+        request.wfile.write(b"<html>hello</html>" * 50)
+
+    with web(page) as url:
+        for path in ("/", "/length"):
+            source = LiveSource(url + path, kind="stream", name="x", settings=QUICK, wait=Pauses(1))
+            list(source.frames())
+            assert source.last_error is not None
+            assert "no video" in source.last_error
+
+
+def test_a_recording_over_http_that_breaks_off_fails(media: Path) -> None:
+    content = (media / "d02_sad_to_laugh.mp4").read_bytes()
+    served: list[str] = []
+
+    def once(request: http.server.BaseHTTPRequestHandler) -> None:
+        served.append(request.path)
+        _serve(content, most=200_000)(request)
+
+    with web(once) as url:
+        source = camera(f"{url}/a.mp4")
+        *frames, ended = source.frames()
+    assert frames
+    assert isinstance(ended, Ended)
+    assert (ended.final, ended.failed, source.state) == (True, True, "FAILED")
+    assert ended.reason.startswith("failed: ")
+
+
+def test_a_playlist_comes_at_the_pace_of_its_frames_and_ends(tmp_path: Path) -> None:
+    _segments(tmp_path)
+
+    def files(request: http.server.BaseHTTPRequestHandler) -> None:
+        request.send_response(200)
+        request.end_headers()
+        request.wfile.write((tmp_path / request.path.strip("/")).read_bytes())
+
+    with web(files) as url:
+        source = camera(f"{url}/a.m3u8")
+        begun = time.monotonic()
+        *frames, ended = source.frames()
+        assert time.monotonic() - begun > 1.8
+    assert isinstance(ended, Ended)
+    assert (len(frames), ended.reason) == (50, "end of file")
+
+
+def _segments(folder: Path) -> None:
+    """Two seconds of HLS in two segments."""
+    with av.open(str(folder / "a.m3u8"), "w", format="hls", options={"hls_time": "1", "hls_playlist_type": "vod"}) as out:
+        stream = out.add_stream("libx264", rate=25, options={"g": "25", "keyint_min": "25", "preset": "ultrafast"})
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for k in range(50):
+            frame = av.VideoFrame(64, 48, "yuv420p")
+            frame.pts, frame.time_base = k, Fraction(1, 25)
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
+
+
+def test_a_host_that_is_not_known_is_named_without_its_password() -> None:
+    source = LiveSource("http://user:secret@nonexistent.invalid/a", kind="stream", name="x", settings=QUICK, wait=Pauses(1))
+    list(source.frames())
+    assert source.last_error == "the host name nonexistent.invalid is not known"
