@@ -11,6 +11,7 @@ from typing import Any
 
 from benchmarks.job import Job, probe
 from benchmarks.measure import Spread, cores, percentile, percentiles_ms
+from benchmarks.sampling import part
 from benchmarks.throughput import Throughput, cost
 
 SCHEMA = 1
@@ -18,11 +19,6 @@ _CPU_BOUND = 0.9
 """Share of all cores from which on they are what limits a run."""
 _OTHERS = 0.1
 """Share of the machine that others may use before the document warns."""
-
-
-def part(name: str) -> str:
-    """ "video of talk.mp4" -> "video": what a part is called whatever the clip."""
-    return name.split(" of ", 1)[0]
 
 
 def pipeline_document(job: Job, result: Throughput, latency: dict[str, Any] | None, host: dict[str, Any], source: str) -> dict[str, Any]:

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from benchmarks.sampling import name_thread
+
 FrameKey = tuple[str, int]
 """Source and index of a frame."""
 
@@ -125,6 +127,8 @@ class Instrument:
 
 
 def _timed(calls: Calls, frames: int, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    if not calls.started:
+        name_thread()
     cpu, began = time.thread_time(), time.monotonic()
     result = call(*args, **kwargs)
     ended = time.monotonic()

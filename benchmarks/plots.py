@@ -98,10 +98,10 @@ def age_curve(quantiles_ms: Sequence[float], frame_ms: float) -> bytes:
     figure, axes = _figure()
     axes.plot(quantiles_ms, [q / 100 for q in range(len(quantiles_ms))], color=BLUE, linewidth=2)
     axes.axhline(0.95, color=GREY, linewidth=1)
-    for n in (1, 2):
+    for n, side in ((1, "right"), (2, "left")):
         axes.axvline(n * frame_ms, color=ORANGE, linewidth=1, linestyle="--")
         name = f"{n} frame{'s' * (n > 1)}"
-        axes.text(n * frame_ms, 1.01, name, color=ORANGE, fontsize=8, ha="center", transform=axes.get_xaxis_transform())
+        axes.text(n * frame_ms, 1.01, name, color=ORANGE, fontsize=8, ha=side, transform=axes.get_xaxis_transform())
     axes.set_xlim(0, max(quantiles_ms[-1], 2.2 * frame_ms) * 1.03)
     axes.set_ylim(0, 1)
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")

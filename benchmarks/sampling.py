@@ -6,6 +6,8 @@ thread includes those that libraries start (decoder, encoder, OpenVINO), which n
 
 from __future__ import annotations
 
+import contextlib
+import re
 import shutil
 import subprocess
 import threading
@@ -17,6 +19,8 @@ from typing import Any
 _TICK_S = 0.1
 _THREADS_EVERY = 3
 _GPU_EVERY = 10
+_COMM = 15
+"""Most bytes of a thread's name that Linux keeps."""
 _TASKS = Path("/proc/self/task")
 
 
@@ -82,7 +86,7 @@ class Sampler:
             number = int(task.name)
             try:
                 run_ns, wait_ns = (task / "schedstat").read_text().split()[:2]
-                name = self._names.get(number) or f"native {_kind(task)}"
+                name = self._names.get(number) or _kind(task)
             except (OSError, ValueError):  # the thread is gone, or the system does not say
                 continue
             self._cpu[number] = (name, int(run_ns) / 1e9, int(wait_ns) / 1e9)
@@ -98,6 +102,23 @@ class Sampler:
         self.gpu_mb.append(used)
 
 
+def name_thread() -> None:
+    """Gives the calling thread its Python name in the system too: threads that a library starts from it inherit that name."""
+    thread = threading.current_thread()
+    with contextlib.suppress(OSError):
+        (_TASKS / str(thread.native_id) / "comm").write_text(part(thread.name)[:_COMM])
+
+
+def part(name: str) -> str:
+    """ "video of talk.mp4" -> "video": what a part is called whatever the clip."""
+    return name.split(" of ", 1)[0]
+
+
 def _kind(task: Path) -> str:
-    """What a library calls its thread, its number left out."""
-    return (task / "comm").read_text().strip().rstrip("0123456789:- ") or "thread"
+    """What a library calls its thread, its number left out; where it has no name of its own, whose child it is."""
+    name = (task / "comm").read_text().strip()
+    if name == (_TASKS.parent / "comm").read_text().strip():
+        return "unnamed libraries'"
+    if re.match("[a-z0-9]+:", name):  # FFmpeg's: av:h264:df0
+        return name.rstrip("0123456789:- ")
+    return f"libraries' from {name}"

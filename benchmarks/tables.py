@@ -99,7 +99,8 @@ def _queue_table(d: dict[str, Any]) -> Table:
         [*(queues[i] if i < len(queues) else ("",) * 4), *(threads[i] if i < len(threads) else ("",) * 3)]
         for i in range(max(len(queues), len(threads)))
     ]
-    return table_of("queues (depth) and threads (CPU)", "queue of,mean,max,of,thread,CPU ms a frame,ready but no core".split(","), rows)
+    head = ["queue of", "mean", "max", "of", "thread", "CPU ms a frame", "ready but no core"]
+    return table_of("queues (depth) and threads (CPU)", head, rows)
 
 
 def _share(value: float | None) -> str:

@@ -109,7 +109,7 @@ def cli(
     run = build(config, list(sources), Options(**given, quiet=quiet, interactive=not as_json))
     with _signals(run):
         result = run.run()
-    if not quiet:
+    if not quiet and result["frames"]:
         run.print_summary()
     if as_json:
         import json

@@ -1,36 +1,57 @@
-"""int8 by post-training quantisation (NNCF): ranges from real images, written into the ONNX as QuantizeLinear/DequantizeLinear."""
+"""int8 by post-training quantisation (NNCF): ranges from real images, in the graph as QuantizeLinear/DequantizeLinear pairs.
+
+The pairs are symmetric and signed, zero point 0, because TensorRT takes no others; so one file serves OpenVINO, ONNX Runtime
+and TensorRT. Weights are per channel and stored as int8, a quarter of the size.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from engines.errors import EngineError
+from engines.errors import EngineError, UsageError
+
+KEPT = {
+    "detector": (r".*/model\.23/dfl.*", r".*/model\.23/(Add|Sub|Div|Mul|Concat|Sigmoid|Softmax).*", r"^/(Div|Transpose|Cast).*"),
+    "classifier": (),
+}
+"""Nodes that stay in floating point, by regular expression: what turns a detector's last convolutions into pixels."""
 
 
-def int8_from_onnx(
-    source: Path, path: Path, samples: Sequence[np.ndarray], *, ignored: Iterable[str] = (), preset="performance", signed=True, advanced=None,
-    **kw,
-) -> Path:
-    import nncf
-    import onnx
-    from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters, QuantizationParameters
+def int8_from_onnx(source: Path, path: Path, samples: Sequence[np.ndarray], *, kept: Sequence[str] = ()) -> Path:
+    """Quantises `source` (.onnx) with `samples`, each a batch for its input, and writes `path`; returns it.
 
+    300 samples are NNCF's own measure. `kept`: see KEPT. Raises EngineError without nncf, onnx and onnxruntime; UsageError
+    without samples.
+    """
+    if not samples:
+        raise UsageError("quantisation needs real images to find the ranges of values; give a folder with --calibration")
+    try:
+        import nncf
+        import onnx
+        import onnxruntime  # noqa: F401 - NNCF collects statistics with it
+    except ImportError as error:
+        raise EngineError(f"making int8 models needs {error.name}: pip install 'fer-stream[build,onnxruntime]'") from error
     model = onnx.load(str(source))
+    metadata = list(model.metadata_props)
     weights_as_fp32(model)
     name = model.graph.input[0].name
-    adv = advanced or {}
-    if signed:
-        adv["activations_quantization_params"] = QuantizationParameters(signedness_to_force=True)
-    quantised = nncf.quantize(
-        model, nncf.Dataset(samples, lambda sample: {name: sample}), subset_size=len(samples),
-        preset=nncf.QuantizationPreset(preset), ignored_scope=nncf.IgnoredScope(patterns=list(ignored), validate=False) if ignored else None,
-        advanced_parameters=AdvancedQuantizationParameters(**adv), **kw
-    )
-    onnx.save(quantised, str(path))
+    scope = nncf.IgnoredScope(patterns=list(kept), validate=False) if kept else None
+    model = nncf.quantize(
+        model, nncf.Dataset(samples, lambda sample: {name: sample}), subset_size=len(samples), ignored_scope=scope,
+        preset=nncf.QuantizationPreset.PERFORMANCE,
+    )  # fmt: skip
+    make_signed(model)
+    weights_as_int8(model)
+    del model.metadata_props[:]
+    model.metadata_props.extend(metadata)
+    onnx.checker.check_model(model, full_check=True)
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_bytes(model.SerializeToString(deterministic=True))
+    partial.replace(path)
     return path
 
 
@@ -39,12 +60,62 @@ def weights_as_fp32(model: Any) -> None:
     import onnx
 
     weights = {tensor.name: tensor for tensor in model.graph.initializer}
-    kept = []
+    nodes = []
     for node in model.graph.node:
-        if node.op_type == "Cast" and node.input[0] in weights and weights[node.input[0]].data_type == onnx.TensorProto.FLOAT16:
-            values = onnx.numpy_helper.to_array(weights[node.input[0]]).astype(np.float32)
-            weights[node.input[0]].CopyFrom(onnx.numpy_helper.from_array(values, node.output[0]))
-        else:
-            kept.append(node)
+        stored = weights.get(node.input[0]) if node.op_type == "Cast" else None
+        if stored is None or stored.data_type != onnx.TensorProto.FLOAT16:
+            nodes.append(node)
+            continue
+        stored.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(stored).astype(np.float32), node.output[0]))
+    _replace_nodes(model, nodes)
+
+
+def make_signed(model: Any) -> None:
+    """uint8 with zero point 0 becomes int8 with the scale × 255/127, in place: the same range in half the steps.
+
+    NNCF picks uint8 for what is never negative (after a ReLU or a sigmoid) and cannot be told otherwise for this format.
+    """
+    import onnx
+
+    weights = {tensor.name: tensor for tensor in model.graph.initializer}
+    done = set()
+    for node in model.graph.node:
+        if node.op_type not in ("QuantizeLinear", "DequantizeLinear") or len(node.input) < 3:
+            continue
+        scale, zero = weights[node.input[1]], weights[node.input[2]]
+        if zero.data_type != onnx.TensorProto.UINT8 or zero.name in done:
+            continue
+        if onnx.numpy_helper.to_array(zero).any():
+            raise EngineError(f"{node.name} has a zero point other than 0, which TensorRT refuses; quantise symmetrically")
+        done.add(zero.name)
+        values = onnx.numpy_helper.to_array(scale) * np.float32(255 / 127)
+        scale.CopyFrom(onnx.numpy_helper.from_array(values.astype(np.float32), scale.name))
+        zero.CopyFrom(onnx.numpy_helper.from_array(np.zeros(values.shape, np.int8), zero.name))
+
+
+def weights_as_int8(model: Any) -> None:
+    """Computes the QuantizeLinear of every weight now and stores its int8, in place; the DequantizeLinear stays."""
+    import onnx
+
+    weights = {tensor.name: tensor for tensor in model.graph.initializer}
+    nodes, spent = [], set()
+    for node in model.graph.node:
+        if node.op_type != "QuantizeLinear" or node.input[0] not in weights:
+            nodes.append(node)
+            continue
+        values, scale = (onnx.numpy_helper.to_array(weights[name]) for name in node.input[:2])
+        axis = next((a.i for a in node.attribute if a.name == "axis"), 1)
+        scale = scale.reshape([-1 if i == axis % values.ndim else 1 for i in range(values.ndim)]) if scale.ndim else scale
+        steps = np.clip(np.rint(values / scale), -128, 127).astype(np.int8)
+        spent.add(node.input[0])
+        model.graph.initializer.append(onnx.numpy_helper.from_array(steps, node.output[0]))
+    _replace_nodes(model, nodes)
+    used = {name for node in nodes for name in node.input}
+    kept = [tensor for tensor in model.graph.initializer if tensor.name not in spent or tensor.name in used]
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(kept)
+
+
+def _replace_nodes(model: Any, nodes: list[Any]) -> None:
     del model.graph.node[:]
-    model.graph.node.extend(kept)
+    model.graph.node.extend(nodes)

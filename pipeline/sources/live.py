@@ -79,6 +79,11 @@ class LiveSource:
         self._over: str | None = None
         """Reason of an end by itself; set by the connection that reached it."""
 
+    @property
+    def trouble(self) -> str:
+        """Why it is not running, for the sentence of a run in which nothing connected."""
+        return f"{self.name}: {self.last_error}" if self.last_error else self.name
+
     def interrupt(self) -> None:
         """From any thread: pauses end at once, a blocked open or read within its time-out."""
         self._stop.set()
