@@ -18,7 +18,7 @@ lint: $(VENV)/.dev
 	$(BIN)/mypy
 
 bench: $(VENV)/.demo
-	$(BIN)/python -m benchmarks.bare_chain
+	$(BIN)/fer-bench pipeline --source demo
 
 clean:
 	rm -rf $(VENV) out build *.egg-info

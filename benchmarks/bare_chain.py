@@ -68,13 +68,7 @@ def run_bare_chain(job: Job) -> dict[str, Any]:
         geometry = letterbox_geometry(video.width, video.height, job.imgsz)
     assert job.model is not None
     model = BareModel(Path(job.model), geometry.input_height, geometry.input_width)
-    done: list[float] = []
-    cpu: list[float] = []
-
-    def finished() -> None:
-        done.append(time.monotonic())
-        cpu.append(time.process_time())
-
+    taken: list[tuple[float, float]] = []  # when the model's thread took each frame; monotonic and CPU seconds
     scope, errors = Scope(), []
     to_model, from_decoder = open_channel(8, scope)
     to_encoder, from_model = open_channel(8, scope)
@@ -92,16 +86,17 @@ def run_bare_chain(job: Job) -> dict[str, Any]:
         return started
 
     machine, process, began = machine_busy_s(), time.process_time(), time.monotonic()
-    threads = [thread(_decode, job, to_model), thread(_infer, job, model, geometry, from_decoder, to_encoder)]
-    threads.append(thread(_encode if job.outputs == "full" else _count, Path(job.folder) / "bare.mp4", from_model, finished))
+    threads = [thread(_decode, job, to_model), thread(_infer, job, model, geometry, from_decoder, to_encoder, taken)]
+    threads.append(thread(_encode if job.outputs == "full" else _count, Path(job.folder) / "bare.mp4", from_model))
     for one in threads:
         one.join()
     if errors:
         raise errors[0]
-    elapsed = time.monotonic() - began
-    others = others_share(machine, time.process_time() - process, elapsed)
-    warm = warm_up(len(done))
-    return {"done": done, "cpu": cpu, "warm": warm, "frames": len(done), "others_share": others, "peak_mb": peak_mb()}
+    end, end_cpu, warm = time.monotonic(), time.process_time(), warm_up(len(taken))
+    return {
+        "counted": len(taken) - warm, "begin": taken[warm][0], "begin_cpu": taken[warm][1], "end": end, "end_cpu": end_cpu,
+        "frames": len(taken), "others_share": others_share(machine, end_cpu - process, end - began), "peak_mb": peak_mb(),
+    }  # fmt: skip
 
 
 def _decode(job: Job, output: Sender[Any]) -> None:
@@ -114,11 +109,14 @@ def _decode(job: Job, output: Sender[Any]) -> None:
     output.close()
 
 
-def _infer(job: Job, model: BareModel, g: Any, frames: Receiver[Any], output: Sender[Any]) -> None:
+def _infer(
+    job: Job, model: BareModel, g: Any, frames: Receiver[Any], output: Sender[Any], taken: list[tuple[float, float]]
+) -> None:
     scaler, pixels, number = VideoReformatter(), np.full((1, g.input_height, g.input_width, 3), FILL, np.uint8), 0
     try:
         while True:
             frame = frames.receive()
+            taken.append((time.monotonic(), time.process_time()))
             if number % job.interval == 0:
                 small = scaler.reformat(frame, width=g.resized_width, height=g.resized_height, format="rgb24", interpolation="BILINEAR")
                 pixels[0, g.top : g.top + g.resized_height, g.left : g.left + g.resized_width] = small.to_ndarray()
@@ -129,7 +127,7 @@ def _infer(job: Job, model: BareModel, g: Any, frames: Receiver[Any], output: Se
         output.close()
 
 
-def _encode(path: Path, frames: Receiver[Any], finished: Any) -> None:
+def _encode(path: Path, frames: Receiver[Any]) -> None:
     with av.open(str(path), "w") as container:
         stream = None
         try:
@@ -141,17 +139,15 @@ def _encode(path: Path, frames: Receiver[Any], finished: Any) -> None:
                     stream.codec_context.time_base = stream.time_base = frame.time_base
                 frame.pict_type = av.video.frame.PictureType.NONE
                 container.mux(stream.encode(frame))
-                finished()
         except EndOfChannel:
             if stream is not None:
                 container.mux(stream.encode(None))
 
 
-def _count(_path: Path, frames: Receiver[Any], finished: Any) -> None:
+def _count(_path: Path, frames: Receiver[Any]) -> None:
     try:
         while True:
             frames.receive()
-            finished()
     except EndOfChannel:
         pass
 

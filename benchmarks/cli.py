@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
+from benchmarks.options import BARE, BUDGET, INTERVAL, JSON, LATER, MODES, REPORT, RUN, option, with_options
 from engines.errors import FerError, UsageError
 
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 120}
@@ -27,6 +27,10 @@ def cli() -> None:
     fer-bench pipeline --source talk.mp4 --interval 3 --report talk-bench.html
     fer-bench pipeline --source demo --json > baseline.json
     fer-bench check baseline.json                          is it slower than it was?
+    fer-bench engines                                      models, backends, precisions, batches, alone
+    fer-bench scale --report scale.html                    faces, sources, resolution, input size
+    fer-bench compare --python ~/torch-env/bin/python --checkpoint yolo11n_face.pt
+    fer-bench tune --goal latency --fps 30 --config camera.yaml
     """
 
 
@@ -34,41 +38,12 @@ def _say(text: str) -> None:
     click.echo(text, err=True)
 
 
-def _option(*names: str, **kwargs: Any) -> Callable[..., Any]:
-    return click.option(*names, show_default=kwargs.get("default") is not None, **kwargs)
-
-
-_RUN = [
-    _option("--source", "-s", default="demo", metavar="SOURCE", help="A video file, or demo."),
-    _option("--interval", type=click.IntRange(1, 100), default=1, metavar="N", help="Detect on every N-th frame."),
-    _option("--imgsz", type=click.IntRange(64, 4096), default=640, metavar="N", help="Longer side of the detector's input, pixels."),
-    _option("--outputs", type=click.Choice(["full", "events"]), default="full", help="Annotated video and rows, or rows only."),
-    _option("--runs", type=click.IntRange(1), default=3, metavar="N", help="Rounds, each with every chain in turn."),
-    _option("--max-frames", type=click.IntRange(20), metavar="N", help="Only so many frames of the source."),
-    _option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="One setting of the full job, e.g. detect.model=faces.onnx."),
-    _option("--bare-model", type=click.Path(exists=True), help="Another model for the bare chain."),
-    _option("--budget", "budget_s", type=click.FloatRange(1), default=200.0, metavar="S", help="No further round that would end later."),
-]
-_JSON = click.option("--json", "as_json", is_flag=True, help="The document as JSON, the last line of standard output.")
-_REPORT = click.option("--report", type=click.Path(path_type=Path), metavar="FILE.html|DIR", help="A page with plots, self-contained.")
-_MODES = click.Choice(["both", "throughput", "latency"])
-
-
-def _with(options: list[Callable[..., Any]]) -> Callable[..., Any]:
-    def wrap(function: Callable[..., Any]) -> Callable[..., Any]:
-        for option in reversed(options):
-            function = option(function)
-        return function
-
-    return wrap
-
-
 @cli.command(context_settings=_CONTEXT)
-@_with(_RUN)
-@_option("--mode", type=_MODES, default="both", help="latency alone skips the comparison.")
-@_option("--paced-s", type=click.FloatRange(1), default=20.0, metavar="S", help="Latency: at most so many seconds of the clip.")
-@_JSON
-@_REPORT
+@with_options(RUN)
+@option("--mode", type=MODES, default="both", help="latency alone skips the comparison.")
+@option("--paced-s", type=click.FloatRange(1), default=20.0, metavar="S", help="Latency: at most so many seconds of the clip.")
+@JSON
+@REPORT
 def pipeline(as_json: bool, report: Path | None, **options: Any) -> None:
     """How fast, how late, and where the time goes.
 
@@ -84,13 +59,184 @@ def pipeline(as_json: bool, report: Path | None, **options: Any) -> None:
     from benchmarks.runs import run_pipeline
 
     page = _page(report, "pipeline.html")
-    document = run_pipeline(say=_say, **options)
-    _show(document, as_json)
+    _finish(run_pipeline(say=_say, **options), as_json, page)
+
+
+@cli.command(context_settings=_CONTEXT)
+@option("--detector", "detectors", multiple=True, metavar="NAME|PATH", help="The shipped one where none is given.")
+@option("--classifier", "classifiers", multiple=True, metavar="NAME|PATH", help="The shipped one where none is given.")
+@option("--backend", "backends", default="openvino,onnxruntime,torch", metavar="A,B", help="Backends; one that is not there says so.")
+@option("--precision", "precisions", default="f32,bf16", metavar="A,B", help="Precisions.")
+@option("--batch", "batches", default="1,4,16", metavar="N,N", help="Images a call.")
+@option("--imgsz", type=click.IntRange(64, 4096), default=640, metavar="N", help="Longer side of the detector's input, pixels.")
+@option("--device", default="auto", metavar="DEVICE", help="auto, cpu, cuda:0.")
+@option("--seconds", type=click.FloatRange(1), default=40.0, metavar="S", help="How long to measure, all together.")
+@option("--explain", is_flag=True, help="Run the pipeline, too, and say why it is slower than its engine.")
+@JSON
+@REPORT
+def engines(as_json: bool, report: Path | None, explain: bool, **options: Any) -> None:
+    """The engines alone: models × backends × precisions × batch sizes.
+
+    \b
+    fer-bench engines
+    fer-bench engines --backend openvino --precision f32,bf16,f16 --batch 1
+    fer-bench engines --detector mine.onnx --detector yolo11n_face --explain --report engines.html
+    """
+    from benchmarks import engines as bench
+
+    page = _page(report, "engines.html")
+    for name in ("backends", "precisions"):
+        options[name] = _list(options[name])
+    options["batches"] = [_whole(text, "--batch") for text in _list(options["batches"])]
+    document = bench.measure_engines(say=_say, **options)
+    detectors = [row for row in document["rows"] if row["task"] == "detector" and row["per_image_ms"]]
+    if explain and detectors:
+        alone = min(detectors, key=lambda row: (row["batch"], row["per_image_ms"]["p50"]))
+        from benchmarks.runs import run_pipeline
+
+        changes = tuple(f"detect.model={name}" for name in options["detectors"][:1])
+        whole = run_pipeline(imgsz=options["imgsz"], changes=changes, runs=1, mode="throughput", say=_say)
+        document["tables"].append(bench.explain(alone["per_image_ms"]["p50"], whole))
+    _finish(document, as_json, page)
+
+
+@cli.command(context_settings=_CONTEXT)
+@option("--axis", "axes", default="faces,sources,resolution,imgsz", metavar="A,B", help="Which curves.")
+@option("--values", multiple=True, metavar="AXIS=N,N", help="Other points of a curve, e.g. faces=2,16.")
+@option("--outputs", type=click.Choice(["full", "events"]), default="events", help="Annotated video and rows, or rows only.")
+@INTERVAL
+@option("--runs", type=click.IntRange(1), default=2, metavar="N", help="Rounds through all points of a curve.")
+@option("--frames", type=click.IntRange(20), default=120, metavar="N", help="Of each clip.")
+@option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="One setting of the run.")
+@JSON
+@REPORT
+def scale(as_json: bool, report: Path | None, axes: str, values: tuple[str, ...], changes: tuple[str, ...], **options: Any) -> None:
+    """How the speed changes with faces, sources, resolution and input size.
+
+    Composes its own clips; one thing changes at a time. Each point is told as a share of the first one, too.
+
+    \b
+    fer-bench scale --report scale.html
+    fer-bench scale --axis faces --values faces=2,16 --runs 5      what 16 faces cost over 2
+    fer-bench scale --axis sources --set max_batch=8
+    """
+    from benchmarks.job import settings_of
+    from benchmarks.scale import measure_scale
+
+    points = {}
+    for text in values:
+        name, _, numbers = text.partition("=")
+        points[name] = [_whole(number, f"--values {name}=", least=0) for number in _list(numbers)]
+    page = _page(report, "scale.html")
+    _finish(measure_scale(axes=_list(axes), values=points, settings=settings_of(changes), say=_say, **options), as_json, page)
+
+
+@cli.command(context_settings=_CONTEXT)
+@click.argument("baseline", type=click.Path(path_type=Path), metavar="BASELINE.json")
+@option("--source", "-s", metavar="SOURCE", help="The clip, where it is not where it was for the baseline.")
+@option("--measured", type=click.Path(path_type=Path), metavar="NOW.json", help="Compare with this document instead of measuring.")
+@option("--runs", type=click.IntRange(2), default=3, metavar="N", help="Rounds; two at least, or the noise is not known.")
+@option("--budget", "budget_s", type=click.FloatRange(1), default=200.0, metavar="S", help=LATER)
+@JSON
+def check(baseline: Path, as_json: bool, measured: Path | None, **options: Any) -> int:
+    """Is it slower than it was? Exit code 1 when it is, beyond the noise of this very run.
+
+    BASELINE.json is what `fer-bench pipeline --json` printed. Shares of the bare chain are compared, never frames per second:
+    they hold on a machine that is a little faster or slower, though not on one of another kind.
+
+    \b
+    fer-bench pipeline --source demo --json > baseline.json
+    fer-bench check baseline.json
+    fer-bench check baseline.json --runs 7 --json | tail -1 | jq .ok
+    fer-bench check before.json --measured after.json
+    """
+    from benchmarks.check import check_against, read_baseline, verdict
+
+    then = read_baseline(baseline)
+    document = verdict(then, read_baseline(measured)) if measured else check_against(then, say=_say, **options)
+    _finish(document, as_json, None)
+    if not document["ok"]:
+        _say(f"fer-bench: {document['sentence']}")
+    return 0 if document["ok"] else 1
+
+
+@cli.command(context_settings=_CONTEXT)
+@with_options([one for one in RUN if one not in (BARE, BUDGET)])
+@option("--python", metavar="PATH", help="Python of an environment with torch and ultralytics (and lap).")
+@option("--fer-python", metavar="PATH", help="Python of an environment with the fer package.")
+@option("--checkpoint", type=click.Path(exists=True, resolve_path=True), help="The detector's .pt; it runs whatever code it holds.")
+@option("--rival", "rivals", multiple=True, metavar="NAME", help="script, track-torch, track-openvino, fer-haar, fer-mtcnn; all.")
+@option("--budget", "budget_s", type=click.FloatRange(1), default=600.0, metavar="S", help=LATER)
+@JSON
+@REPORT
+def compare(as_json: bool, report: Path | None, **options: Any) -> None:
+    """Against what a user would pick instead, on the same clip, in turn, all doing the full job.
+
+    (a) the usual script; (b) ultralytics track in stream mode, on torch and on its OpenVINO export; (c) the fer package.
+    What this machine has no environment for is left out, and said to be.
+
+    \b
+    fer-bench compare --python ~/torch-env/bin/python --checkpoint yolo11n_face.pt
+    fer-bench compare --python ~/torch-env/bin/python --checkpoint yolo11n_face.pt --rival script --max-frames 90
+    fer-bench compare --fer-python ~/fer-env/bin/python --report compare.html
+    """
+    from benchmarks.compare import measure_compare
+
+    page = _page(report, "compare.html")
+    _finish(measure_compare(say=_say, **options), as_json, page)
+
+
+@cli.command(context_settings=_CONTEXT)
+@with_options([one for one in RUN if one not in (BARE, BUDGET, INTERVAL)])
+@option("--goal", type=click.Choice(["fps", "latency"]), default="fps", help="Most frames a second, or the youngest frames.")
+@option("--fps", type=click.FloatRange(1), metavar="X", help="With latency: at least so many frames a second.")
+@option("--intervals", default="", metavar="N,N", help="Detection intervals that may be chosen; they change results.")
+@option("--config", type=click.Path(path_type=Path), metavar="FILE.yaml", help="Write the settings found, for fer-stream --config.")
+@JSON
+def tune(as_json: bool, config: Path | None, goal: str, fps: float | None, intervals: str, **options: Any) -> int:
+    """Settings for this machine and a goal: threads of the engines, batch, lane, and the interval where you allow it.
+
+    \b
+    fer-bench tune --goal fps --config fast.yaml
+    fer-bench tune --source talk.mp4 --goal latency --fps 30 --intervals 2,3 --config camera.yaml
+    fer-stream --source 0 --config camera.yaml
+    """
+    from benchmarks import tune as bench
+    from benchmarks.job import settings_of
+
+    if fps is not None and goal == "fps":
+        raise UsageError("--fps sets the least for --goal latency; with --goal fps it is what is searched for: leave it out")
+    if config is not None and not config.absolute().parent.is_dir():
+        raise UsageError(f"--config {config}: the folder {config.parent} does not exist; make it first")
+    allowed = [_whole(text, "--intervals") for text in _list(intervals)]
+    document = bench.tune(goal=bench.Goal(goal, fps), intervals=allowed, say=_say, **options)
+    if config is not None:
+        bench.write_config(document, options["imgsz"], settings_of(options["changes"]), config)
+        _say(f"configuration: {config}")
+    _finish(document, as_json, None)
+    if not document["met"]:
+        _say(f"fer-bench: no settings found that reach {fps:g} FPS here; allow an interval (--intervals 2,3) or a smaller --imgsz")
+    return 0 if document["met"] else 1
+
+
+def _list(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _whole(text: str, option: str, least: int = 1) -> int:
+    if not text.isdecimal() or int(text) < least:
+        raise UsageError(f"{option} takes whole numbers from {least}, with commas between, got {text!r}; e.g. 1,4,16")
+    return int(text)
+
+
+def _finish(document: dict[str, Any], as_json: bool, page: Path | None) -> None:
+    """Table, report, and the JSON line last."""
     if page is not None:
         from benchmarks.report import write_report
 
         write_report(document, page)
         _say(f"report: {page}")
+    _show(document, as_json)
 
 
 def _page(report: Path | None, name: str) -> Path | None:

@@ -10,9 +10,9 @@ from collections import Counter, defaultdict
 from typing import Any
 
 from benchmarks.job import Job, probe
-from benchmarks.measure import Spread, cores, percentile, percentiles_ms
+from benchmarks.measure import Spread, percentile, percentiles_ms
 from benchmarks.sampling import part
-from benchmarks.throughput import Throughput, cost
+from benchmarks.throughput import Throughput, cost, rate, window
 
 SCHEMA = 1
 _CPU_BOUND = 0.9
@@ -58,10 +58,11 @@ def pipeline_document(job: Job, result: Throughput, latency: dict[str, Any] | No
 def run_part(records: list[dict[str, Any]], paced: bool = False) -> dict[str, Any]:
     """What runs of the same job say of it: stages, queues, threads, CPU, memory, drops, ages, the bottleneck."""
     cost_s = [cost(record) for record in records]
-    cpu_share = statistics.median(_cpu_share(record) for record in records)
+    cpu_share = statistics.median(window(record).cpu_share for record in records)
     stages = _stages(records)
     if paced:  # its time is that of waiting for the clock
-        stages["decode"].update(busy=None, per_frame_ms=None, per_batch_ms=None)
+        own = stages["decode"]["own_thread_cpu_ms_per_run_frame"]
+        stages["decode"].update(busy=None, per_frame_ms=None, per_batch_ms=None, ms_per_run_frame=own)
     drops: Counter[str] = Counter()
     for record in records:
         drops.update(record["drops"])
@@ -202,12 +203,6 @@ def _quantiles(seconds: list[float]) -> list[float]:
     return [round(percentile(seconds, q) * 1000, 2) for q in range(101)] if seconds else []
 
 
-def _cpu_share(record: dict[str, Any]) -> float:
-    """Of all cores, by this process, in the stable window."""
-    warm, cpu, done = record["warm"], record["cpu"], record["done"]
-    return min((cpu[-1] - cpu[warm]) / max(done[-1] - done[warm], 1e-9) / cores(), 1.0) if len(done) - warm >= 2 else 0.0
-
-
 def _by_part(records: list[dict[str, Any]], key: str) -> dict[str, list[float]]:
     pooled: dict[str, list[float]] = defaultdict(list)
     for record in records:
@@ -225,8 +220,6 @@ def _spread(name: str, value: Spread) -> dict[str, Any]:
 
 
 def _rounds(result: Throughput) -> dict[str, list[float]]:
-    from benchmarks.throughput import rate
-
     lists = {"full": result.full_records, "bare": result.bare_records, "bare_own": result.own_records}
     return {f"{name}_fps": [round(rate(record), 2) for record in records] for name, records in lists.items()} | {
         f"{name}_cpu_ms": [round(cost(record) * 1000, 3) for record in records] for name, records in lists.items()

@@ -27,11 +27,13 @@ def run_full_job(job: Job) -> dict[str, Any]:
     busy_before, cpu_before, began = machine_busy_s(), time.process_time(), time.monotonic()
     sampler.start()
     summary = run.run()
+    end, end_cpu = time.monotonic(), time.process_time()
     sampler.stop()
     others = others_share(busy_before, time.process_time() - cpu_before, time.monotonic() - began)
     for error in run.failures():
         raise error
-    record = _record(instrument, snapshots, expected)
+    record = _record(instrument, snapshots, expected, end)
+    record["end_cpu"] = end_cpu
     record["others_share"] = others
     record["threads"] = {name: list(both) for name, both in sampler.threads().items()}
     record["depths"] = {name: [max(seen), sum(seen) / len(seen), sampler.capacities[name]] for name, seen in sampler.depths.items() if seen}
@@ -114,32 +116,36 @@ def _gpu() -> bool:
     return gpu_count() > 0
 
 
-def _record(instrument: Instrument, snapshots: _Snapshots, expected: int) -> dict[str, Any]:
+def _record(instrument: Instrument, snapshots: _Snapshots, expected: int, end: float) -> dict[str, Any]:
     """`expected` frames a source: which of them are warm-up depends on their index, also where a live lane dropped some."""
     warm = warm_up(expected)
     done = instrument.done()
     skipped = next((i for i, (_, (_, index)) in enumerate(done) if index >= warm), len(done))
     steady = {key for _, key in done[skipped:]}
-    begin = done[skipped][0] if steady else float("inf")
     chain = instrument.stages
+    taps = [*chain, *instrument.sinks]
+    # Each part's window begins with the first frame of the stable window, not at one time: those in front are ahead of those behind.
+    begins = {tap.name: min((at for key, at in tap.entered.items() if key in steady), default=float("inf")) for tap in taps}
+    first = min((at for key, at in instrument.captured.items() if key in steady), default=float("inf"))
     waits: dict[str, list[float]] = {}
     for before, after in zip([None, *chain], chain, strict=False):
-        waits[after.name] = _waits(instrument.captured if before is None else before.left, after, begin)
+        waits[after.name] = _waits(instrument.captured if before is None else before.left, after, steady)
     for sink in instrument.sinks:
-        waits[sink.name] = _waits(chain[-1].left, sink, begin)
+        waits[sink.name] = _waits(chain[-1].left, sink, steady)
     taken: dict[Any, float] = {}
     for sink in instrument.sinks:
         for key, entered in sink.entered.items():
             taken[key] = max(entered, taken.get(key, 0.0))
     return {
-        "warm": skipped,
+        "counted": len(steady),
+        "begin": min((chain[0].entered[key] for key in steady), default=end),
+        "begin_cpu": min((instrument.process_cpu[key] for key in steady), default=0.0),
+        "end": end,
         "missed": max(expected - warm, 0) * len(instrument.sources) - len(steady),
-        "done": [at for at, _ in done],
-        "cpu": [instrument.process_cpu[key] for _, key in done],
-        "sources": {name: _calls(calls, begin) for name, calls in instrument.sources.items()},
-        "stages": {tap.name: _calls(tap.calls, begin) for tap in chain},
-        "sinks": {tap.name: _calls(tap.calls, begin) for tap in instrument.sinks},
-        "models": {name: _calls(calls, begin) for name, calls in instrument.models.items()},
+        "sources": {name: _calls(calls, first) for name, calls in instrument.sources.items()},
+        "stages": {tap.name: _calls(tap.calls, begins[tap.name]) for tap in chain},
+        "sinks": {tap.name: _calls(tap.calls, begins[tap.name]) for tap in instrument.sinks},
+        "models": {name: _calls(calls, begins[name.removesuffix(".model")]) for name, calls in instrument.models.items()},
         "spans": {tap.name: [left - tap.entered[key] for key, left in tap.left.items() if key in steady] for tap in chain},
         "waits": waits,
         "shares": snapshots.shares(),
@@ -151,9 +157,9 @@ def _record(instrument: Instrument, snapshots: _Snapshots, expected: int) -> dic
     }
 
 
-def _waits(before: dict[Any, float], after: Tap, begin: float) -> list[float]:
-    """Seconds between leaving the one and entering the other, of frames that came after `begin`."""
-    return [at - before[key] for key, at in after.entered.items() if at >= begin and key in before]
+def _waits(before: dict[Any, float], after: Tap, steady: set[Any]) -> list[float]:
+    """Seconds between leaving the one and entering the other."""
+    return [at - before[key] for key, at in after.entered.items() if key in steady and key in before]
 
 
 def _calls(calls: Calls, begin: float) -> dict[str, list[float]]:

@@ -61,7 +61,7 @@ class Instrument:
         """"detect.model", "classify.model": the engines' part of those stages."""
         self.captured: dict[FrameKey, float] = {}
         self.process_cpu: dict[FrameKey, float] = {}
-        """CPU seconds of the whole process when a sink had written the frame; the last sink's is what stays."""
+        """CPU seconds of the whole process when the first stage took the frame."""
 
     def attach(self, sources: Sequence[Any], stages: Sequence[Sequence[Any]], sinks: Sequence[Any],
                on_written: OnWritten | None = None) -> None:  # fmt: skip
@@ -87,8 +87,10 @@ class Instrument:
 
         def process(batch: Any) -> Any:
             if first:
+                cpu = time.process_time()
                 for frame in batch.frames:
                     self.captured[frame.source, frame.index] = frame.captured_at
+                    self.process_cpu[frame.source, frame.index] = cpu
             keys = [(frame.source, frame.index) for frame in batch.frames]
             result = _timed(tap.calls, len(keys), inner, batch)
             began = tap.calls.started[-1]
@@ -106,10 +108,10 @@ class Instrument:
         def write(batch: Any) -> None:
             _timed(tap.calls, len(batch.frames), inner, batch)
             began = tap.calls.started[-1]
-            ended, cpu = began + tap.calls.seconds[-1], time.process_time()
+            ended = began + tap.calls.seconds[-1]
             for frame in batch.frames:
                 key = (frame.source, frame.index)
-                tap.entered[key], tap.left[key], self.process_cpu[key] = began, ended, cpu
+                tap.entered[key], tap.left[key] = began, ended
             if on_written is not None:
                 on_written(tap.name, batch.frames, len(tap.left))
 

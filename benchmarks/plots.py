@@ -136,6 +136,7 @@ def curves(x: Sequence[float], lines: dict[str, tuple[Sequence[float], Sequence[
         if low is not None and high is not None:
             axes.fill_between(x, low, high, color=colour, alpha=0.15)
     axes.set_xticks(list(x))
+    axes.margins(y=0.12)
     axes.set_ylim(bottom=0)
     axes.set_xlabel(x_label)
     axes.set_ylabel(y_label)

@@ -23,7 +23,8 @@ p.about{color:#5a6775;margin:.1rem 0;font-size:.9rem} p.warning{background:#fff4
 .figure b{display:block;font-size:1.5rem;line-height:1.3} .figure span{color:#5a6775;font-size:.8rem;display:block}
 table{border-collapse:collapse;font-size:.82rem;font-variant-numeric:tabular-nums;width:100%} th,td{padding:.25rem .5rem;text-align:right}
 th{border-bottom:2px solid #c9d0d7;font-weight:600} td:first-child,th:first-child{text-align:left} tr:nth-child(even) td{background:#f6f8fa}
-td.inner{padding-left:1.6rem;color:#5a6775} .plots{display:grid;grid-template-columns:repeat(auto-fit,minmax(440px,1fr));gap:1rem}
+td.inner{padding-left:1.6rem;color:#5a6775} .plots{display:grid;grid-template-columns:repeat(auto-fill,minmax(440px,1fr));gap:1rem}
+td.words{text-align:left} td,th{white-space:nowrap} td.words{white-space:normal}
 figure{margin:0} figure img{width:100%} figcaption{font-size:.85rem;color:#5a6775} .scroll{overflow-x:auto}
 details pre{font-size:.72rem;overflow:auto;max-height:30rem;background:#f6f8fa;padding:.8rem}
 """
@@ -72,6 +73,8 @@ def _pipeline(d: dict[str, Any]) -> str:
         ("CPU", f"{d['cpu_share']:.0%}", "of the cores" + (f"; others {d['others_share']:.0%}" if d["others_share"] is not None else "")),
         ("peak memory", f"{d['peak_mb']:.0f} MB", ""),
     ]  # fmt: skip
+    if d.get("start_s") is not None:
+        figures.append(("first row after", f"{d['start_s']:.2f} s", f"{_range(d['start_s_spread'])}, from the start of the process"))
     if d["age_ms"] is not None:
         age, frames = d["age_ms"], d["age_frames"]
         figures.append(("age p95", f"{age['p95']:.0f} ms", f"{frames['p95']:.2f} frames; p50 {age['p50']:.0f}, p99 {age['p99']:.0f}"))
@@ -110,11 +113,10 @@ def _latency_page(d: dict[str, Any]) -> str:
 
 def generic(d: dict[str, Any]) -> str:
     """Documents that bring tables and plots: {"tables": [{title, head, rows}], "plots": [{kind, caption, arguments}]}."""
-    body = ""
-    for one in d.get("plots", ()):
-        body += _plots([(getattr(plots, one["kind"])(**one["arguments"]), one["caption"])])
+    body = _plots([(getattr(plots, one["kind"])(**one["arguments"]), one["caption"]) for one in d.get("plots", ())])
     for one in d.get("tables", ()):
         body += f"<h2>{html.escape(one['title'])}</h2>{table(one['head'], one['rows'])}"
+        body += f"<p>{html.escape(one['sentence'])}</p>" if one.get("sentence") else ""
     return body
 
 
@@ -122,9 +124,13 @@ def table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     """A row whose first cell begins with a space is indented."""
     lines = ["".join(f"<th>{html.escape(str(cell))}</th>" for cell in head)]
     for row in rows:
-        inner = ' class="inner"' if str(row[0]).startswith(" ") else ""
-        lines.append("".join(f"<td{inner if not i else ''}>{html.escape(str(cell))}</td>" for i, cell in enumerate(row)))
+        lines.append("".join(f"<td{_kind(str(cell), first=not i)}>{html.escape(str(cell))}</td>" for i, cell in enumerate(row)))
     return '<div class="scroll"><table>' + "".join(f"<tr>{line}</tr>" for line in lines) + "</table></div>"
+
+
+def _kind(cell: str, first: bool) -> str:
+    """Indented, or a sentence that may wrap, or a number."""
+    return ' class="inner"' if first and cell.startswith(" ") else ' class="words"' if len(cell) > 40 else ""
 
 
 def _stage_table(stages: dict[str, dict[str, Any]]) -> str:

@@ -1,6 +1,6 @@
 """What can only be seen from beside: how deep queues are, and which threads use the CPU.
 
-A thread of the bench looks ten times a second (queues) and three times (threads); that costs under 1 % of a core. CPU time by
+A thread of the bench looks ten times a second (queues) and three times (threads, .4 ms a look). CPU time by
 thread includes those that libraries start (decoder, encoder, OpenVINO), which no timer around a Python call sees.
 """
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 _WIDTH = 160
 """Columns where standard error is no terminal: a table in a log should not be cut."""
+_SENTENCE = 30
+"""Cells longer than this are words and may wrap."""
 
 
 def console() -> Console:
@@ -22,7 +25,21 @@ _P = "p50 / 95 / 99"
 
 def print_document(document: dict[str, Any], console: Console) -> None:
     """Whatever it is of."""
-    {"pipeline": print_pipeline, "latency": print_latency}[document["bench"]](document, console)
+    {"pipeline": print_pipeline, "latency": print_latency}.get(document["bench"], print_tables)(document, console)
+
+
+def print_tables(document: dict[str, Any], console: Console) -> None:
+    """Documents that bring their tables along, see `report.generic`."""
+    from benchmarks.host import describe
+
+    console.print(describe(document["host"]), highlight=False, soft_wrap=True)
+    for one in document["tables"]:
+        console.print()
+        console.print(table_of(one["title"], one["head"], one["rows"]))
+        if one.get("sentence"):
+            console.print(one["sentence"], highlight=False, soft_wrap=True)
+    for warning in document.get("warnings", ()):
+        console.print(f"[yellow]warning[/yellow] {warning}", highlight=False, soft_wrap=True)
 
 
 def print_pipeline(document: dict[str, Any], console: Console) -> None:
@@ -44,6 +61,8 @@ def print_pipeline(document: dict[str, Any], console: Console) -> None:
     )
     say(f"CPU {d['cpu_ms_per_frame']:.1f} ms a frame, {d['cpu_share']:.0%} of the cores; peak memory {d['peak_mb']:.0f} MB"
         + (f"; GPU {d['gpu_share']:.0%}, {d['gpu_peak_mb']:.0f} MB" if d["gpu_share"] is not None else ""))  # fmt: skip
+    if d.get("start_s") is not None:
+        say(f"start of the process to the first row {d['start_s']:.2f} s {_range(d['start_s_spread'], 2)}")
     console.print(table_of("throughput, by stage", *stage_rows(d["stages"])))
     console.print(_queue_table(d))
     if d.get("latency"):
@@ -79,13 +98,14 @@ def stage_rows(stages: dict[str, dict[str, Any]]) -> tuple[list[str], list[list[
     return columns.split(","), rows
 
 
-def table_of(title: str, head: list[str], rows: list[list[str]]) -> Table:
-    """Numbers to the right, the first column to the left."""
+def table_of(title: str, head: list[str], rows: list[list[Any]]) -> Table:
+    """Numbers to the right and whole, the first column to the left; sentences wrap."""
     table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for i, name in enumerate(head):
-        table.add_column(name, justify="right" if i else "left", no_wrap=not i)
+        longest = max((len(str(row[i])) for row in rows), default=0)
+        table.add_column(name, justify="right" if i and longest <= _SENTENCE else "left", no_wrap=longest <= _SENTENCE, overflow="fold")
     for row in rows:
-        table.add_row(*map(str, row))
+        table.add_row(*(escape(str(cell)) for cell in row))
     return table
 
 

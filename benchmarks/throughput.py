@@ -15,7 +15,7 @@ from typing import Any
 
 from benchmarks.child import run_in_child
 from benchmarks.job import Job
-from benchmarks.measure import Spread, ratios, spread, steady_rate
+from benchmarks.measure import Spread, Window, ratios, spread
 from engines import manifest
 from engines.errors import UsageError
 
@@ -82,15 +82,19 @@ def measure_throughput(
     return result
 
 
+def window(record: dict[str, Any]) -> Window:
+    """The stable part of a recorded run."""
+    return Window(record["counted"], record["begin"], record["end"], record["begin_cpu"], record["end_cpu"])
+
+
 def rate(record: dict[str, Any]) -> float:
     """Frames per second of the stable window."""
-    return steady_rate(record["done"], record["warm"])
+    return window(record).rate
 
 
 def cost(record: dict[str, Any]) -> float:
-    """CPU seconds a frame of the stable window, of the whole process; 0 where it has too few frames to say."""
-    warm, cpu = record["warm"], record["cpu"]
-    return (cpu[-1] - cpu[warm]) / (len(cpu) - 1 - warm) if len(cpu) - warm >= 2 else 0.0
+    """CPU seconds a frame of the stable window, of the whole process; 0 without a frame."""
+    return window(record).cost
 
 
 def kept_model() -> Path:

@@ -98,9 +98,10 @@ class Classifier:
             return names.index(self.head)
         if self.head in self.contract.heads and len(names) == len(self.contract.heads):
             return self.contract.heads.index(self.head)
-        if len(names) == 1 and not self.entry.shipped and self.head in HEADS:
+        if len(names) == 1 and not self.entry.declared and self.head in HEADS:
             return 0  # a user's model with one output: whatever head the configuration names, it is meant
-        raise UsageError(f"{self.name} has no head {self.head!r}; it has {', '.join(self.contract.heads if self.entry.shipped else names)}")
+        heads = self.contract.heads if self.entry.declared else names
+        raise UsageError(f"{self.name} has no head {self.head!r}; it has {', '.join(heads)}")
 
     def _check_input(self) -> Any:
         """The numpy type of a float input, None for uint8."""
@@ -127,7 +128,7 @@ def load_classifier(
     model: str | Path | None = None, *, head: str = "crowd", backend: str = "auto", device: str = "auto", threads: int | None = None,
     precision: str | None = None,
 ) -> Classifier:
-    """Loads an expression classifier: None = the shipped one, a shipped name, or a path to .onnx or OpenVINO .xml.
+    """Loads an expression classifier: None = the shipped one, a shipped name, or a path to .onnx, .xml or .engine.
 
     `head`: "crowd" (trained on ten taggers' votes) or "fer2013" (the original labels). The rest as in load_detector. A user's
     ONNX takes (N, 1, S, S) or (N, 3, S, S) RGB, uint8 or float, and may carry in its metadata `labels` (JSON list),
@@ -139,9 +140,10 @@ def load_classifier(
         entry = manifest.Entry("fake", "classifier", Path("fake.classifier"), ClassifierContract(), sha256="fake")
     else:
         entry = manifest.find(model, "classifier")
-    parsed = read_onnx(entry.path) if entry.path.suffix.lower() == ".onnx" and not entry.shipped else None
+    parsed = read_onnx(entry.path) if entry.path.suffix.lower() == ".onnx" and not entry.declared else None
+    choice = select.for_file(entry.path, choice, backend, device)
     engine = select.open_backend(entry.path, choice, threads=threads, precision=precision, purpose="classifier")
-    if not entry.shipped and choice.backend != "fake":
+    if not entry.declared and choice.backend != "fake":
         entry = dataclasses.replace(entry, contract=_contract_of(entry, engine, parsed))
     return Classifier(engine, entry, head=head)
 

@@ -20,7 +20,7 @@ class DetectorContract:
 
     kind: str = "yolo"
     """"yolo": one graph, (N, H, W, 3) uint8 RGB in (sides multiples of `stride`), (N, 5, anchors) float32 out: centre x,
-    centre y, width, height in pixels of the input, score 0…1. "yunet": cv2.FaceDetectorYN."""
+    centre y, width, height in pixels of the input, score 0…1. "yunet": cv2.FaceDetectorYN. "scrfd": see scrfd.py."""
     stride: int = 32
     imgsz: int = 640
     """Longer side of the input it was trained for, pixels."""

@@ -212,12 +212,13 @@ def load_detector(
     device: str = "auto", iou: float | None = None, floor: float | None = None, threads: int | None = None,
     precision: str | None = None, unsafe_pickle: bool = False,
 ) -> Detector:
-    """Loads a face detector: None = the shipped one, a shipped name, or a path to .onnx, OpenVINO .xml, YuNet .onnx.
+    """Loads a face detector: None = the shipped one, a shipped name, or a path to .onnx, .xml, .engine, or a YuNet's or SCRFD's .onnx.
 
     `conf`: score from which a box is a face, None = the model's own. `imgsz`: longer side of the input, pixels, a multiple of
-    32. `backend`: auto, openvino, torch, onnxruntime, fake. `device`: auto, cpu, cuda:N. `iou`: NMS overlap. `floor`: lowest
-    score of infer(). `threads`: CPU threads. `precision`: f32, bf16, f16, None = the fastest. `unsafe_pickle`: also read an
-    Ultralytics .pt, which runs whatever code it holds. Raises UsageError, ModelError, EngineError: one sentence each.
+    32. `backend`: auto, openvino, torch, onnxruntime, tensorrt, tensorrt-rtx, fake. `device`: auto, cpu, cuda:N. `iou`: NMS
+    overlap. `floor`: lowest score of infer(). `threads`: CPU threads. `precision`: f32, bf16, f16, None = the fastest.
+    `unsafe_pickle`: also read an Ultralytics .pt, which runs whatever code it holds. Raises UsageError, ModelError, EngineError:
+    one sentence each.
     """
     choice = select.choose(backend, device)
     settings: dict[str, Any] = {"conf": conf, "imgsz": imgsz, "iou": iou, "floor": floor}
@@ -225,13 +226,17 @@ def load_detector(
         entry = manifest.Entry("fake", "detector", Path("fake.detector"), DetectorContract(), sha256="fake")
         return Detector(select.open_backend(entry.path, choice, purpose="detector"), entry, **settings)
     entry = manifest.find(model, "detector", unsafe_pickle=unsafe_pickle)
-    if entry.path.suffix.lower() == ".onnx" and not entry.shipped:
-        outputs = {tensor.name for tensor in read_onnx(entry.path).outputs}
-        if {"cls_8", "obj_8", "bbox_8"} <= outputs or "yunet" in entry.path.name.lower():
+    kind: type[Detector] = Detector
+    if entry.path.suffix.lower() == ".onnx" and not entry.declared:
+        parsed = read_onnx(entry.path)
+        if {"cls_8", "obj_8", "bbox_8"} <= {tensor.name for tensor in parsed.outputs} or "yunet" in entry.path.name.lower():
             return _yunet(entry, backend, device, settings)
-    if entry.path.suffix.lower() == ".pt":
-        choice = select.choose("torch" if backend == "auto" else backend, device)
-    return Detector(select.open_backend(entry.path, choice, threads=threads, precision=precision, purpose="detector"), entry, **settings)
+        from engines.scrfd import ScrfdDetector, is_scrfd, scrfd_entry  # imports this module
+
+        if is_scrfd(parsed):
+            kind, entry = ScrfdDetector, scrfd_entry(entry)
+    choice = select.for_file(entry.path, choice, backend, device)
+    return kind(select.open_backend(entry.path, choice, threads=threads, precision=precision, purpose="detector"), entry, **settings)
 
 
 def _yunet(entry: manifest.Entry, backend: str, device: str, settings: dict[str, Any]) -> Detector:

@@ -22,7 +22,7 @@ MODELS = Path(__file__).parent / "models"
 TASKS = ("detector", "classifier")
 DEFAULTS = {"detector": "yolo11n_face", "classifier": "emotion_cnn"}
 """What `model=None` means."""
-SUFFIXES = (".onnx", ".xml", ".pt")
+SUFFIXES = (".onnx", ".xml", ".engine", ".pt")
 _CONTRACTS: dict[str, Any] = {"detector": DetectorContract, "classifier": ClassifierContract}
 
 
@@ -44,6 +44,8 @@ class Entry:
     source: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """How it was made: commit, checkpoint, export."""
     shipped: bool = False
+    declared: bool = False
+    """Its contract came with it: it is shipped, or `fer-build engine` made it."""
 
     @functools.cached_property
     def digest(self) -> str:
@@ -82,7 +84,7 @@ def _entry(name: str, values: dict[str, Any], folder: Path) -> Entry:
     path = folder / values.pop("file")
     if path.resolve().parent != folder.resolve():
         raise ValueError(f"the file of {name} lies outside of the models' folder")
-    return Entry(name=name, path=path, contract=contract, shipped=True, **values)
+    return Entry(name=name, path=path, contract=contract, shipped=True, declared=True, **values)
 
 
 def contract_from(task: str, values: Mapping[str, Any]) -> DetectorContract | ClassifierContract:
@@ -135,7 +137,7 @@ def find(model: str | Path | None, task: str, *, unsafe_pickle: bool = False, fo
     path = Path(name).expanduser()
     if path.suffix.lower() not in SUFFIXES and not path.exists():
         near = difflib.get_close_matches(name, known, 1, 0.5)
-        hint = f"did you mean {near[0]}?" if near else "a path must end in .onnx, .xml or .pt"
+        hint = f"did you mean {near[0]}?" if near else "a path must end in .onnx, .xml, .engine or .pt"
         raise UsageError(f"unknown {task} {name!r}; shipped: {', '.join(known) or 'none'}; {hint}")
     return _users(path, task, unsafe_pickle)
 
@@ -158,9 +160,30 @@ def _users(path: Path, task: str, unsafe_pickle: bool) -> Entry:
     if suffix in (".pth", ".pkl", ".pickle", ".ckpt", ".bin", ".joblib"):
         raise UsageError(f"{path} looks like a pickle, which can run code; give an .onnx or .xml (fer-build export makes one)")
     if suffix not in SUFFIXES:
-        raise UsageError(f"{path} is not a model that can be run; expected .onnx, OpenVINO .xml, or .pt")
+        raise UsageError(f"{path} is not a model that can be run; expected .onnx, OpenVINO .xml, .engine, or .pt")
     if suffix == ".pt" and (task != "detector" or not unsafe_pickle):
         advice = "convert it once with: fer-build export detector" if task == "detector" else "export it to .onnx"
         vouch = "; if you trust whoever made it, pass unsafe_pickle=True" if task == "detector" else ""
         raise UsageError(f"{path} is a pickled checkpoint and loading it would run whatever code it holds; {advice}{vouch}")
+    if suffix == ".engine" or sidecar_of(path).is_file():
+        return _built(path, task)
     return Entry(name=path.name, task=task, path=path, contract=_CONTRACTS[task]())
+
+
+def sidecar_of(path: Path) -> Path:
+    """Where `fer-build engine` describes what it built."""
+    return path.with_name(f"{path.name}.json")
+
+
+def _built(path: Path, task: str) -> Entry:
+    """What `fer-build engine` made carries its model's contract in the .json beside it."""
+    from engines.sidecar import read_sidecar
+
+    sidecar = read_sidecar(path)
+    if sidecar.task != task:
+        raise UsageError(f"{path} is a {sidecar.task}, and a {task} was asked for; give another file")
+    try:
+        contract = contract_from(task, sidecar.contract)
+    except TypeError as error:
+        raise ModelError(f"the .json beside {path} holds a contract of another version ({error}); build it anew") from error
+    return Entry(name=path.name, task=task, path=path, contract=contract, sha256=sidecar.sha256, declared=True)

@@ -27,9 +27,12 @@ BACKENDS: dict[str, tuple[str, str, str]] = {
     "torch": ("engines.backends.torch:TorchBackend", "torch", "pip install 'fer-stream[torch]'"),
     "onnxruntime": ("engines.backends.onnxruntime:OnnxRuntimeBackend", "onnxruntime", "pip install 'fer-stream[onnxruntime]'"),
     "tensorrt": ("engines.backends.tensorrt:TensorRtBackend", "tensorrt", "pip install 'fer-stream[tensorrt]'"),
+    "tensorrt-rtx": ("engines.backends.tensorrt:TensorRtRtxBackend", "tensorrt_rtx", "pip install 'fer-stream[tensorrt-rtx]'"),
     "fake": ("engines.backends.fake:FakeBackend", "numpy", ""),
 }
 """A new backend is one file and one line here."""
+GPU_ONLY = ("tensorrt", "tensorrt-rtx")
+"""They run engines, which `fer-build engine` makes, so `auto` takes them where the model is one."""
 
 
 @dataclass(frozen=True)
@@ -100,13 +103,29 @@ def choose(backend: str = "auto", device: str = "auto", *, gpus: int | None = No
     return Choice("openvino", "cpu", f"auto: an NVIDIA GPU, but {'; '.join(refused)}")
 
 
+def for_file(path: Path, choice: Choice, backend: str, device: str) -> Choice:
+    """`choice`, unless `backend` is "auto" and only one backend reads such a file. Raises as choose(), ModelError as read_sidecar()."""
+    if backend != "auto":
+        return choice
+    if path.suffix.lower() == ".pt":
+        return choose("torch", device)
+    if path.suffix.lower() == ".engine":
+        from engines.sidecar import read_sidecar
+
+        return choose(read_sidecar(path).backend, device)
+    return choice
+
+
 def _named(backend: str, device: str, gpus: int) -> Choice:
     wants_gpu = device.startswith("cuda")
     _, package, how = BACKENDS[backend]
-    if backend == "tensorrt":
-        importlib.import_module("engines.backends.tensorrt").refuse()
     if not installed(backend):
         raise EngineError(f"the backend {backend} needs the package {package}, which is not installed; {how}, or leave backend at auto")
+    if backend in GPU_ONLY:
+        if device == "cpu" or gpus == 0:
+            got = "device cpu was asked for" if device == "cpu" else "the NVIDIA driver offers none to this process"
+            raise EngineError(f"the backend {backend} needs an NVIDIA GPU, and {got}; leave backend at auto")
+        return Choice(backend, "cuda:0" if device in ("auto", "cuda") else device, "asked for")
     if backend == "openvino" and wants_gpu:
         raise EngineError(f"the backend openvino does not run on {device}; use backend torch or onnxruntime, or device cpu")
     if device == "auto":

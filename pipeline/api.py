@@ -93,7 +93,7 @@ def _raise(job: Run) -> None:
 
 def _job(source: Sources, config: Config | None, options: dict[str, Any], sinks: tuple[Any, ...]) -> Run:
     texts = [source] if isinstance(source, (str, os.PathLike)) else list(source)
-    for name in ("output", "events"):
+    for name in ("output", "events", "report"):
         if options.get(name) is not None:
             options[name] = os.fspath(options[name])
     return build(config or load_config(), [os.fspath(text) for text in texts], Options(**options, sinks=sinks))

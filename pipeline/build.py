@@ -14,16 +14,21 @@ from typing import TYPE_CHECKING, Any
 from engines import load_classifier, load_detector
 from pipeline.errors import FerError, SourceError, UsageError
 from pipeline.flow.graph import Pipeline, RunResult
+from pipeline.flow.ledger import Ledger
 from pipeline.sinks.events import EventsSink, events_format
 from pipeline.sinks.images import ImagesSink
 from pipeline.sinks.outputs import PICTURE_SUFFIXES, check_folder, check_kind, check_output, is_stream, paths_for_sources, video_suffix
+from pipeline.sinks.parquet import recover
 from pipeline.sinks.progress import ProgressSink
+from pipeline.sinks.report import ReportSink, check_report
 from pipeline.sinks.summary import SummarySink
 from pipeline.sinks.video import VideoSink
 from pipeline.sinks.window import WindowSink, has_display
-from pipeline.sources.uri import Parsed, open_source, parse, unique_names
+from pipeline.sources.stride import Strided
+from pipeline.sources.uri import Parsed, open_source, parse_all, unique_names
 from pipeline.stages.classify import Classify
 from pipeline.stages.detect import Detect
+from pipeline.stages.privacy import SUSPICION, Privacy
 from pipeline.stages.smooth import Smooth
 from pipeline.stages.track import Track
 
@@ -42,7 +47,9 @@ class Options:
     output: str | None = None
     """Annotated video or picture; a folder or a pattern with {source} for several sources."""
     events: str | None = None
-    """Rows, .jsonl or .csv; "-" for standard output."""
+    """Rows, .jsonl, .csv or .parquet; "-" for standard output."""
+    report: str | None = None
+    """A page about the run, .html; one for all sources."""
     show: bool = False
     """A window with the annotated picture."""
     start: float | None = None
@@ -56,6 +63,9 @@ class Options:
     """No progress bar."""
     interactive: bool = False
     """Called by a person: a live source without outputs gets a window, or rows on standard output where no display is."""
+    models: tuple[Detector, Classifier] | None = None
+    """Loaded by the caller, to share them between runs one after another (a first inference takes 0.9 s); the settings of models
+    are left aside then."""
     sinks: tuple[Sink, ...] = field(default=())
     """More sinks, of the caller's own."""
 
@@ -63,13 +73,14 @@ class Options:
 class Run:
     """One run: `run()` once; `stop()` and `cancel()` from any thread or signal handler."""
 
-    def __init__(self, sources: Sequence[Source], stages: Sequence[Sequence[Stage]], sinks: Sequence[Sink], config: Config) -> None:
+    def __init__(self, sources: Sequence[Source], stages: Sequence[Sequence[Stage]], sinks: Sequence[Sink], config: Config,
+                 ledger: Ledger | None = None) -> None:  # fmt: skip
         self.summary: dict[str, Any] = {}
         self._sinks = sinks
         self._result: RunResult | None = None
         self._ledger: LedgerSnapshot | None = None
         self._pipeline = Pipeline(
-            sources, stages, sinks, on_ledger=self._settled,
+            sources, stages, sinks, on_ledger=self._settled, ledger=ledger,
             max_batch=config.max_batch or (16 if "cuda" in config.device else 1), max_wait_s=config.live.max_wait_s,
             live_lane=config.live.lane, max_age_s=config.live.max_age_s, connect_timeout_s=config.live.connect_timeout_s,
         )  # fmt: skip
@@ -83,6 +94,8 @@ class Run:
             for sink in self._sinks:
                 if isinstance(sink, EventsSink):
                     sink.finish({"ledger": self.summary["sources"]})
+                elif isinstance(sink, ReportSink):
+                    sink.finish({"ledger": self.summary["sources"], "seconds": self.summary["seconds"]})
         return self.summary
 
     def stop(self) -> None:
@@ -114,31 +127,36 @@ class Run:
 
 def build(config: Config, texts: Sequence[str], options: Options) -> Run:
     """Everything is checked before anything is opened; UsageError for what cannot be."""
-    parsed = [parse(text) for text in texts]
+    parsed = parse_all(texts)
     names = unique_names([one.name for one in parsed])
-    if options.interactive and not (options.output or options.events or options.show) and any(one.live for one in parsed):
+    if options.interactive and not (options.output or options.events or options.report or options.show) and any(one.live for one in parsed):
         options = replace(options, show=True) if has_display() else replace(options, events="-")
-    sources = [_source(text, name, config, options) for text, name in zip(texts, names, strict=True)]
+    ledger = Ledger()
+    sources = [_source(one, name, config, options, ledger) for one, name in zip(parsed, names, strict=True)]
     named = dict(zip(names, parsed, strict=True))
     events = _event_files(named, options)
     outputs = _output_files(named, options)
-    detector, classifier = _models(config, options)
+    if options.report is not None:
+        check_report(options.report)
+        _check_file(options.report, "--report", named, options)
+    detector, classifier = options.models or _models(config, options)
     info = _info(config, detector, classifier)
 
     later: list[Run] = []  # the window stops the run that it is part of
     stages = [
         [_detect(config, detector)],
-        [_track(config, detector), _classify(config, classifier), _smooth(config, classifier)],
+        [_track(config, detector), _classify(config, classifier), _smooth(config, classifier), *_privacy(config)],
     ]
     sinks: list[Sink] = [
         *(EventsSink(path, info=info, source=name, overwrite=options.overwrite) for name, path in events),
         *(_annotated(path, name, config, options) for name, path in outputs),
+        *([ReportSink(options.report, info=info, overwrite=options.overwrite)] if options.report else []),
         *([WindowSink(top_k=config.video.top_k, on_close=lambda: later[0].stop())] if options.show else []),
         *([] if options.quiet else [ProgressSink()]),
         *options.sinks,
         SummarySink(),
     ]
-    later.append(Run(sources, stages, sinks, config))
+    later.append(Run(sources, stages, sinks, config, ledger))
     return later[0]
 
 
@@ -148,9 +166,9 @@ def _source_error(error: BaseException) -> SourceError:
     return wrapped
 
 
-def _source(text: str, name: str, config: Config, options: Options) -> Source:
-    return open_source(
-        text,
+def _source(parsed: Parsed, name: str, config: Config, options: Options, ledger: Ledger) -> Source:
+    source = open_source(
+        parsed,
         name=name,
         live=config.live,
         realtime=options.realtime,
@@ -158,11 +176,14 @@ def _source(text: str, name: str, config: Config, options: Options) -> Source:
         end_s=options.end,
         max_frames=options.max_frames,
     )
+    return source if config.stride == 1 else Strided(source, config.stride, ledger)
 
 
 def _detect(config: Config, detector: Detector) -> Detect:
     c = config.detect
-    return Detect(detector, interval=c.interval, floor=min(c.floor, detector.conf), max_faces=c.max_faces)
+    # A face that shows only in a frame passed over could not be hidden.
+    interval, suspicion = (1, SUSPICION) if config.privacy == "blur" else (c.interval, None)
+    return Detect(detector, interval=interval, floor=min(c.floor, detector.conf), max_faces=c.max_faces, suspicion=suspicion)
 
 
 def _track(config: Config, detector: Detector) -> Track:
@@ -183,6 +204,10 @@ def _smooth(config: Config, classifier: Classifier) -> Smooth:
     c = config.smooth
     least = classifier.contract.min_confidence if c.min_confidence is None else c.min_confidence
     return Smooth(tau_s=c.tau_s, margin=c.margin, dwell_s=c.dwell_s, min_confidence=least, hold_s=c.hold_s)
+
+
+def _privacy(config: Config) -> list[Stage]:
+    return [Privacy(lost_s=config.track.lost_s)] if config.privacy == "blur" else []
 
 
 def _models(config: Config, options: Options) -> tuple[Detector, Classifier]:
@@ -215,8 +240,10 @@ def _event_files(named: dict[str, Parsed], options: Options) -> list[tuple[str |
         return [(None, options.events)]
     files = paths_for_sources(options.events, list(named), suffix=".jsonl", what="--events")
     for path in files.values():
-        events_format(path)
+        kind = events_format(path)
         _check_file(path, "--events", named, options)
+        if kind == "parquet":
+            recover(path)
     return list(files.items())
 
 
@@ -249,7 +276,7 @@ def _output_files(named: dict[str, Parsed], options: Options) -> list[tuple[str 
 
 def _check_file(path: str, what: str, named: dict[str, Parsed], options: Options) -> None:
     """One file of an output; a folder that several sources share is made when its own is there."""
-    folder, given = Path(path).parent, options.output if what == "--output" else options.events
+    folder, given = Path(path).parent, {"--output": options.output, "--events": options.events, "--report": options.report}[what]
     if given != path and not folder.exists():
         check_folder(folder, what=what)
         folder.mkdir()

@@ -89,6 +89,8 @@ class Config(_Section):
     backend: Literal["auto", "openvino", "torch", "onnxruntime", "tensorrt", "fake"] = "auto"
     device: str = Field("auto", description="auto, cpu, cuda:0 …")
     max_batch: int | None = Field(None, ge=1, description="frames per batch; 1 on CPU, 16 on CUDA where not given")
+    stride: int = Field(1, ge=1, description="every n-th frame is processed, the others are dropped")
+    privacy: Literal["none", "blur"] = Field("none", description="blur: a mosaic over every face before anything is shown or written")
     purpose: str = Field("", description="why faces are analysed; goes into every output's metadata")
     detect: Detect = Detect()
     track: Track = Track()
@@ -100,16 +102,7 @@ class Config(_Section):
 
 def load_config(path: Path | None = None, changes: dict[str, Any] | None = None) -> Config:
     """Defaults, then the YAML file, then `changes` ("detect.conf": 0.5). Raises UsageError with one sentence."""
-    values: dict[str, Any] = {}
-    if path is not None:
-        try:
-            values = yaml.safe_load(path.read_text()) or {}
-        except OSError as error:
-            raise UsageError(f"cannot read the configuration {path}: {error.strerror}") from error
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise UsageError(f"{path} is not valid YAML: {' '.join(str(error).split())[:200]}") from error
-        if not isinstance(values, dict):
-            raise UsageError(f"{path} must be a mapping of settings, got a {type(values).__name__}")
+    values = {} if path is None else read_yaml(path)
     for dotted, value in (changes or {}).items():
         section = values
         *parents, last = dotted.split(".")
@@ -124,6 +117,19 @@ def load_config(path: Path | None = None, changes: dict[str, Any] | None = None)
         raise UsageError(_sentence(error)) from error
     except TypeError as error:
         raise UsageError(f"configuration keys must be text: {error}") from error
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The settings in a file, not checked yet. Raises UsageError with one sentence."""
+    try:
+        values = yaml.safe_load(path.read_text()) or {}
+    except OSError as error:
+        raise UsageError(f"cannot read the configuration {path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is not valid YAML: {' '.join(str(error).split())[:200]}") from error
+    if not isinstance(values, dict):
+        raise UsageError(f"{path} must be a mapping of settings, got a {type(values).__name__}")
+    return values
 
 
 def _sentence(error: ValidationError) -> str:

@@ -21,6 +21,7 @@ tracker_id (N,) int (−1: no id yet), and in `data`:
     probs      (N, 7) float32   calibrated probabilities of this frame's crop; NaN rows where not classified
     smoothed   (N, 7) float32   the track's probabilities over time; NaN rows before anything good was seen
     emotion    (N,) str object  one of LABELS or "uncertain"
+    extra      (N,) object      only where a classifier says more than LABELS: {label: probability} of this frame's crop, or None
 """
 
 
@@ -43,6 +44,8 @@ class SourceInfo:
     path: str | None = None
     """File to copy audio packets from, None where there is none."""
     has_audio: bool = False
+    pixel_shape: Fraction | None = None
+    """Width over height of a pixel (upright), None where it is square or unknown."""
     start_s: float = 0.0
     """First and last container time asked for (--start/--end, seconds from the first frame), to cut audio alike."""
     end_s: float | None = None

@@ -24,7 +24,7 @@ _AAC_RATES = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 120
 
 
 class Audio:
-    """Packets of the best audio stream of `path`, for the video whose first picture lies at `zero_s` (container time).
+    """Packets of the first audio stream of `path`, for the video whose first picture lies at `zero_s` (container time).
 
     `cut_start`: leave out what ends before the video begins (--start). `first_s`: where the first packet will lie in the
     output, seconds, None where there is nothing to copy. `may_be_early`: packets may begin up to 0.2 s before zero.
@@ -32,16 +32,15 @@ class Audio:
 
     def __init__(self, path: str, zero_s: Fraction, *, cut_start: bool = False, may_be_early: bool = True) -> None:
         self._zero_s = zero_s
-        self._container = av.open(path)
+        self._container = av.open(f"file:{path}", metadata_errors="replace")  # "a:b.mp4" is no protocol
         self._packets: Iterator[Any] = iter(())
         self._next: Any = None
         self._stream: Any = None
         self._encoder: _AacEncoder | None = None
         self._extradata: bytes | None = None
-        stream = self._container.streams.best("audio")
-        if stream is None:
+        if not self._container.streams.audio:
             return
-        self._source = stream
+        self._source = self._container.streams.audio[0]
         self._early_s = -_EARLY if may_be_early else Fraction(0)
         self._cut_start = cut_start
         if cut_start and zero_s > 10:  # do not read an hour to get at its end; packets are cut exactly below

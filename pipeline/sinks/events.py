@@ -1,60 +1,46 @@
-"""Event rows as JSON lines or CSV, readable up to the last row whatever happens to the process.
+"""Event rows, written to a file of the format that its suffix names.
 
-Each batch of rows goes out in one unbuffered write, so a killed run leaves at most one line unfinished (a write of a
-few kilobytes to a file is not torn by SIGKILL at all). Rows of sources that failed before any frame came wait until the
-first frame opens the file: a run that decodes nothing leaves nothing behind.
+Rows of sources that failed before any frame came wait until the first frame opens the file: a run that decodes nothing
+leaves nothing behind.
 """
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import os
-import sys
-from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, Protocol
 
-from pipeline.errors import SinkError, UsageError
-from pipeline.events import COLUMNS, EventRows, run_row
+from pipeline.errors import UsageError
+from pipeline.events import EventRows, run_row
 from pipeline.flow.batch import Batch
+from pipeline.sinks.lines import Lines
 from pipeline.sinks.outputs import is_stream
+from pipeline.sinks.parquet import Parquet, check_pyarrow
 
-_FORMATS = {".jsonl": "jsonl", ".csv": "csv"}
+_FORMATS = {".jsonl": "jsonl", ".csv": "csv", ".parquet": "parquet"}
+
+
+class RowsFile(Protocol):
+    """An open file of rows."""
+
+    def append(self, rows: list[dict[str, Any]]) -> None: ...
+    def close(self) -> None: ...
 
 
 def events_format(path: str) -> str:
-    """"jsonl" or "csv", from the suffix; devices, pipes and "-" take JSON lines. UsageError for anything else."""
+    """"jsonl", "csv" or "parquet", from the suffix; devices, pipes and "-" take JSON lines. UsageError for anything else."""
     if is_stream(path):
         return "jsonl"
     suffix = Path(path).suffix.lower()
-    if suffix == ".parquet":
-        raise UsageError(f"cannot write {path}: Parquet is not there yet; use .jsonl or .csv, which hold the same columns")
     if suffix not in _FORMATS:
-        raise UsageError(f"cannot write events to {path}: its suffix must be .jsonl or .csv, got {suffix or 'none'}")
+        raise UsageError(f"cannot write events to {path}: its suffix must be .jsonl, .csv or .parquet, got {suffix or 'none'}")
+    if suffix == ".parquet":
+        check_pyarrow(path)
     return _FORMATS[suffix]
 
 
-def jsonl_from_rows(rows: Iterable[dict[str, Any]]) -> bytes:
-    """A JSON object per line, strict: no NaN, every column, in order."""
-    lines = (json.dumps(row, ensure_ascii=False, allow_nan=False, separators=(",", ":")) for row in rows)
-    return "".join(f"{line}\n" for line in lines).encode(errors="backslashreplace")
-
-
-def csv_from_rows(rows: Iterable[dict[str, Any]], header: bool = False) -> bytes:
-    """Comma-separated, UTF-8, "\\n"; None is empty, booleans are true and false."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    if header:
-        writer.writerow(COLUMNS)
-    for row in rows:
-        writer.writerow([_csv_value(row[column]) for column in COLUMNS])
-    return text.getvalue().encode(errors="backslashreplace")
-
-
 class EventsSink:
-    """Writes rows to `path` (.jsonl or .csv; "-", a device or a pipe: JSON lines).
+    """Writes rows to `path` (.jsonl, .csv or .parquet; "-", a device or a pipe: JSON lines).
 
     With `info` it goes into the first `run` row, and the file stays open after `close()` for the last one: the ledger is
     known only when every sink has closed, so `finish(info)` is called after the run. Without `info`, `close()` closes.
@@ -74,7 +60,7 @@ class EventsSink:
         self._overwrite = overwrite
         self._rows = EventRows()
         self._pending: list[dict[str, Any]] = []
-        self._file: BinaryIO | None = None
+        self._file: RowsFile | None = None
         self._finished = False
 
     def write(self, batch: Batch) -> None:
@@ -89,7 +75,7 @@ class EventsSink:
             if not mine.frames:
                 self._pending += rows
                 return
-            self._open()
+            self._file = self._opened()
             first = [] if self._info is None else [run_row(self._info)]
             rows = [*first, *self._pending, *rows]
             self._pending = []
@@ -111,51 +97,15 @@ class EventsSink:
             if info is not None:
                 self._append([run_row(info)])
         finally:
-            file, self._file = self._file, None
-            if file is not getattr(sys.stdout, "buffer", None):
-                _translated(self.path, file.close)
+            self._file.close()
 
-    def _open(self) -> None:
-        if self.path == "-":
-            self._file = sys.stdout.buffer
-            return
-        mode = "wb" if self._overwrite or is_stream(self.path) else "xb"
-        self._file = _translated(self.path, lambda: open(self.path, mode, buffering=0))  # noqa: SIM115 (closed by finish)
-        if self.format == "csv":
-            self._send(csv_from_rows([], header=True))
+    def _opened(self) -> RowsFile:
+        if self.format == "parquet":
+            return Parquet(self.path, overwrite=self._overwrite)
+        return Lines(self.path, self.format, overwrite=self._overwrite)
 
     def _append(self, rows: list[dict[str, Any]]) -> None:
         if rows:
-            self._send(jsonl_from_rows(rows) if self.format == "jsonl" else csv_from_rows(rows))
+            assert self._file is not None
+            self._file.append(rows)
             self.rows_written += len(rows)
-
-    def _send(self, data: bytes) -> None:
-        file = self._file
-        assert file is not None
-
-        def send() -> None:
-            rest = memoryview(data)
-            while rest:
-                rest = rest[file.write(rest) or 0 :]
-            file.flush()
-
-        _translated(self.path, send)
-
-
-def _translated(path: str, action: Callable[[], Any]) -> Any:
-    try:
-        return action()
-    except FileExistsError as error:
-        raise SinkError(f"{path} exists; --overwrite replaces it") from error
-    except BrokenPipeError as error:
-        raise SinkError(f"cannot write events to {path}: its reader has gone") from error
-    except (OSError, ValueError) as error:  # ValueError: the file was closed under us
-        reason = getattr(error, "strerror", None) or str(error)
-        raise SinkError(f"cannot write events to {path}: {reason}") from error
-
-
-def _csv_value(value: Any) -> Any:
-    if value is None:
-        return ""
-    return str(value).lower() if isinstance(value, bool) else value
-

@@ -176,9 +176,8 @@ class _Writer:
         stream.time_base = stream.codec_context.time_base = self._time_base
         for name, value in colour_tags(image).items():
             setattr(stream.codec_context, name, value)
-        ratio = _pixel_shape(self._info, *self.size)
-        if ratio is not None:
-            stream.codec_context.sample_aspect_ratio = ratio
+        if self._info.pixel_shape is not None:
+            stream.codec_context.sample_aspect_ratio = self._info.pixel_shape
         if threads is None:
             threads = max(2, min(3 * (os.cpu_count() or 1) // 2, int(rate * Fraction(2, 5))))
         options = {"preset": preset, "crf": str(crf), "threads": str(threads)}
@@ -255,19 +254,3 @@ def _audio_of(frame: Frame, zero: Fraction, may_be_early: bool) -> Audio | None:
         audio.close()
         return None
     return audio
-
-
-def _pixel_shape(info: Any, width: int, height: int) -> Fraction | None:
-    """Sample aspect ratio of a file whose pixels are not square (a decoded frame does not say), turned with the picture."""
-    if info.path is None:
-        return None
-    try:
-        with av.open(info.path) as container:
-            context = container.streams.video[0].codec_context
-            ratio, stored = context.sample_aspect_ratio, (context.width, context.height)
-    except (av.error.FFmpegError, OSError, IndexError):
-        return None
-    if not ratio or ratio == 1:
-        return None
-    turned = abs(stored[0] - width) > 1 and abs(stored[1] - width) <= 1 and abs(stored[0] - height) <= 1
-    return 1 / Fraction(ratio) if turned else Fraction(ratio)

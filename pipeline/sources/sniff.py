@@ -9,6 +9,12 @@ PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp",
 """Names that promise a picture; GIF is not among them, it is read as a video."""
 _STREAM_OF_PICTURES = frozenset({".mjpeg", ".mjpg"})
 """Raw MJPEG begins like one JPEG and is a video."""
+VIDEO_SUFFIXES = frozenset({
+    ".mp4", ".m4v", ".mov", ".qt", ".mkv", ".webm", ".avi", ".ts", ".mts", ".m2ts", ".mpg", ".mpeg", ".vob", ".flv", ".ogv", ".gif",
+    ".wmv", ".asf", ".3gp", ".3g2", ".mxf", ".h264", ".264", ".hevc", ".265", ".m2v", ".mjpeg", ".mjpg", ".ivf", ".y4m", ".dv", ".nut",
+})  # fmt: skip
+"""Names that promise a video, for patterns; a file that is named outright is a video whatever it is called."""
+_HEAD = 256
 _BMP_HEADERS = frozenset({12, 16, 40, 52, 56, 64, 108, 124})
 
 
@@ -20,7 +26,7 @@ def is_picture(path: Path) -> bool:
     """
     try:
         with path.open("rb") as file:
-            head = file.read(64)
+            head = file.read(_HEAD)
     except OSError:
         head = b""
     suffix = path.suffix.lower()
@@ -29,11 +35,40 @@ def is_picture(path: Path) -> bool:
     return suffix in PICTURE_SUFFIXES and not _video_head(head)
 
 
+def is_video(path: Path) -> bool:
+    """By content, or by name; False for whatever else a pattern may match."""
+    try:
+        with path.open("rb") as file:
+            return _video_head(file.read(_HEAD)) or path.suffix.lower() in VIDEO_SUFFIXES
+    except OSError:
+        return path.suffix.lower() in VIDEO_SUFFIXES
+
+
+def is_animated_webp(path: Path) -> bool:
+    """By content; False where it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return _animated_webp(file.read(_HEAD))
+    except OSError:
+        return False
+
+
+def _animated_webp(head: bytes) -> bool:
+    return head[:4] == b"RIFF" and head[8:16] == b"WEBPVP8X" and len(head) > 20 and bool(head[20] & 2)
+
+
+def _animated_png(head: bytes) -> bool:
+    """acTL stands before the first pixels, behind IHDR or after a few small chunks (FFmpeg writes pHYs first)."""
+    return head.startswith(b"\x89PNG\r\n\x1a\n") and b"acTL" in head.partition(b"IDAT")[0]
+
+
 def _picture_head(head: bytes) -> bool:
+    if _animated_png(head):
+        return False
     if head.startswith((b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"II*\0", b"MM\0*")):
         return True
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
-        return not (head[12:16] == b"VP8X" and len(head) > 20 and head[20] & 2)
+        return not _animated_webp(head)
     # "BM" alone also begins texts, so the reserved zeros and the size of the second header have to fit.
     return head[:2] == b"BM" and len(head) >= 18 and head[6:10] == bytes(4) and struct.unpack("<I", head[14:18])[0] in _BMP_HEADERS
 
@@ -43,6 +78,7 @@ def _video_head(head: bytes) -> bool:
         head[4:8] in (b"ftyp", b"moov", b"mdat", b"moof", b"wide", b"free")
         or head.startswith((b"\x1aE\xdf\xa3", b"GIF8", b"OggS", b"FLV\x01"))
         or (head[:4] == b"RIFF" and head[8:12] in (b"AVI ", b"WEBP"))
+        or _animated_png(head)
     )
 
 

@@ -6,10 +6,13 @@
     rtsp:// rtsps://            camera or server, over TCP
     http:// https://            MJPEG, HLS, or a file on a server
     demo                        the composed clip (sources/demo.py)
+    -                           a video on standard input
     a path                      a picture (told by its content), a folder of pictures, else a video; file:///path is a path too
-    a pattern with * ? [        pictures that match; ** crosses folders
+    NAME.streams                a list of sources (sources/listing.py)
+    a pattern with * ? [        pictures that match are one source, each video is one of its own; ** crosses folders
 
-A path that exists is never read as a pattern or a URL. Only the two short words win over files: `./0` and `./demo` name files.
+A path that exists is never read as a pattern or a URL. Only the short words win over files: `./0`, `./-` and `./demo` name files.
+`parse_all` is the whole grammar; `parse` reads what names exactly one source.
 """
 
 from __future__ import annotations
@@ -19,25 +22,26 @@ import os
 import re
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import unquote, urlsplit
 
 from pipeline.errors import UsageError
+from pipeline.sources.listing import LIST_SUFFIX, lines_of
 from pipeline.sources.redact import redact, redact_text, unique_names
-from pipeline.sources.sniff import PICTURE_SUFFIXES, is_picture
+from pipeline.sources.sniff import PICTURE_SUFFIXES, is_picture, is_video
 
 if TYPE_CHECKING:
     from pipeline.config import Live
     from pipeline.flow.protocols import Source
 
-__all__ = ["Parsed", "natural", "open_source", "parse", "redact", "redact_text", "unique_names"]
+__all__ = ["Parsed", "natural", "open_source", "parse", "parse_all", "redact", "redact_text", "unique_names"]
 
 Kind = Literal["webcam", "lavfi", "stream", "demo", "video", "images"]
 _STREAMS = ("rtsp", "rtsps", "http", "https")
-_EXPECTED = "a file, a folder or pattern of pictures, a webcam (0 or /dev/video0), rtsp://, http://, or demo"
+_EXPECTED = "a file, a folder or pattern of pictures, a webcam (0 or /dev/video0), rtsp://, http://, - or demo"
 
 
 @dataclass(frozen=True)
@@ -57,8 +61,27 @@ class Parsed:
         return self.kind in ("webcam", "lavfi", "stream")
 
 
+def parse_all(texts: Sequence[str]) -> list[Parsed]:
+    """The sources that some `--source` texts name, lists and patterns of videos spread out. Raises UsageError as `parse`."""
+    found: list[Parsed] = []
+    for text in texts:
+        if text.lower().endswith(LIST_SUFFIX) and os.path.isfile(text):
+            for number, line in lines_of(text):
+                try:
+                    found += [parse(line)] if line.lower().endswith(LIST_SUFFIX) else parse_all([line])
+                except UsageError as error:
+                    raise UsageError(f"{text}, line {number}: {error}") from error
+        elif text and "\0" not in text and not os.path.lexists(text) and _is_pattern(text):
+            found += _parse_pattern(text)
+        else:
+            found.append(parse(text))
+    if sum(one.text == "-" and one.kind == "video" for one in found) > 1:
+        raise UsageError("standard input (-) is named twice as a source; it can be read once")
+    return found
+
+
 def parse(text: str) -> Parsed:
-    """Which input a `--source` text names. Looks at the file system, opens at most the first bytes of files.
+    """Which one input a `--source` text names. Looks at the file system, opens at most the first bytes of files.
 
     Raises UsageError: nothing there, a folder without pictures, a pattern that matches none, a scheme that is not known.
     """
@@ -66,6 +89,8 @@ def parse(text: str) -> Parsed:
         raise UsageError(f"the source is {text!r}; expected {_EXPECTED}")
     if text == "demo":
         return Parsed("demo", text, text)
+    if text == "-":
+        return Parsed("video", text, text)
     if re.fullmatch(r"[0-9]{1,3}", text):
         return Parsed("webcam", text, text)
     try:
@@ -80,11 +105,13 @@ def parse(text: str) -> Parsed:
         return Parsed("images", text, text, _pictures_of_folder(Path(text)))
     if stat.S_ISREG(mode) and is_picture(Path(text)):
         return Parsed("images", text, text, (Path(text),))
+    if text.lower().endswith(LIST_SUFFIX):
+        raise UsageError(f"{text} is a list of sources, and one source was expected here; write the lines of it instead")
     return Parsed("video", text, text)
 
 
 def open_source(
-    text: str,
+    text: str | Parsed,
     *,
     live: Live | None = None,
     realtime: bool = False,
@@ -102,7 +129,7 @@ def open_source(
     `clock`: monotonic seconds for `captured_at`, pacing and reconnects.
     Raises UsageError for what can be told without opening; what shows later is raised by `frames()` as SourceError.
     """
-    parsed = parse(text)
+    parsed = text if isinstance(text, Parsed) else parse(text)
     label = parsed.name if name is None else name
     _check(parsed, start_s, end_s, max_frames)
     if parsed.kind == "video":
@@ -138,15 +165,28 @@ def _parse_no_path(text: str) -> Parsed:
     if match := re.match(r"(?i)([a-z][a-z0-9+.-]+)://(.*)", text, re.DOTALL):
         return _parse_url(match[1].lower(), match[2], text)
     if glob.has_magic(text):
-        found = sorted((path for path in map(Path, glob.glob(text, recursive=True)) if path.is_file()), key=natural)
-        pictures = tuple(path for path in found if is_picture(path))
-        if pictures:
-            return Parsed("images", text, text, pictures)
-        what = f"matches {len(found)} files, none of them a picture" if found else "matches nothing"
-        raise UsageError(f"the pattern {text!r} {what}; expected pictures (videos are named one by one, each with its own --source)")
+        found = _parse_pattern(text)
+        if len(found) > 1:
+            raise UsageError(f"the pattern {text!r} names {len(found)} sources, and one was expected here")
+        return found[0]
     if text.startswith("/dev/"):
         raise UsageError(f"there is no device {text}; expected one such as /dev/video0: `ls /dev/video*` shows those of this machine")
     raise UsageError(f"there is no file or folder {text!r} (from {_folder()}); expected {_EXPECTED}")
+
+
+def _is_pattern(text: str) -> bool:
+    return glob.has_magic(text) and not text.startswith("lavfi:") and not re.match(r"(?i)[a-z][a-z0-9+.-]+://", text)
+
+
+def _parse_pattern(text: str) -> list[Parsed]:
+    """The pictures as one source, then each video."""
+    found = sorted((path for path in map(Path, glob.glob(text, recursive=True)) if path.is_file()), key=natural)
+    pictures = tuple(path for path in found if is_picture(path))
+    videos = [str(path) for path in found if path not in pictures and is_video(path)]
+    if not pictures and not videos:
+        what = f"matches {len(found)} files, none of them a picture or a video" if found else "matches nothing"
+        raise UsageError(f"the pattern {text!r} {what}; expected pictures or videos")
+    return [*([Parsed("images", text, text, pictures)] if pictures else []), *(Parsed("video", path, path) for path in videos)]
 
 
 def _parse_url(scheme: str, rest: str, text: str) -> Parsed:
@@ -179,7 +219,9 @@ def _pictures_of_folder(folder: Path) -> tuple[Path, ...]:
     if not pictures:
         what = f"{len(inside)} files, none of them a picture" if inside else "no files"
         kinds = ", ".join(sorted(PICTURE_SUFFIXES))
-        raise UsageError(f"the folder {folder} has {what}; expected pictures ({kinds}) in the folder itself, or name one file")
+        videos = next((path.suffix for path in inside if is_video(path)), None)
+        hint = f'"{folder}/*{videos}" names its videos' if videos else "or name one file"
+        raise UsageError(f"the folder {folder} has {what}; expected pictures ({kinds}) in the folder itself, {hint}")
     return pictures
 
 

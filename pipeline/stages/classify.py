@@ -11,6 +11,7 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 
 from engines.contract import LABELS
+from engines.errors import UsageError
 from engines.preprocess import crop_square
 from pipeline.flow.batch import Batch
 
@@ -24,10 +25,17 @@ _FULL_RANGE = {"yuvj420p", "yuvj422p", "yuvj444p", "gray"}
 _JPEG_RANGE = 2  # AVCOL_RANGE_JPEG
 _EXPAND = np.clip((np.arange(256) - 16) * 255.0 / 219.0 + 0.5, 0, 255).astype(np.uint8)  # BT.601/709 limited -> full range
 
+_ALIASES = {
+    "anger": "angry", "disgusted": "disgust", "fearful": "fear", "happiness": "happy", "joy": "happy", "sadness": "sad",
+    "surprised": "surprise", "neutrality": "neutral",
+} | {label: label for label in LABELS}  # fmt: skip
+"""What others call our labels, lower case."""
 BOX_TAU_S = 0.06
 """Time constant of the filter that steadies the crop: a box that jitters by a few pixels moves probabilities."""
 GROWN = 1.2
 """A face grown by more than this since it was last read is read again before merely stale ones."""
+
+_BATCHES = (1, 2, 4, 8)
 
 _TrackKey: TypeAlias = tuple[str, int, int]
 
@@ -67,7 +75,11 @@ class Classify:
 
     def __init__(self, classifier: Classifier, *, max_faces: int = 32, max_age_s: float = 0.0, min_quality: float = 0.15) -> None:
         self._classifier = classifier
-        self._labels = [classifier.labels.index(label) if label in classifier.labels else -1 for label in LABELS]
+        said = [_ALIASES.get(label.casefold().strip(), label) for label in classifier.labels]
+        self._labels = [said.index(label) if label in said else -1 for label in LABELS]
+        self._extra = [(i, label) for i, label in enumerate(said) if label not in LABELS]
+        if len(self._extra) == len(said):
+            raise UsageError(f"the classifier {classifier.name} says {', '.join(said)}; expected some of {', '.join(LABELS)}")
         self._margin = classifier.contract.crop_margin
         self._max_faces, self._max_age_s, self._min_quality = max_faces, max_age_s, min_quality
         self._tracks: dict[_TrackKey, _Reading] = {}
@@ -75,7 +87,9 @@ class Classify:
         self._pending: list[tuple[Frame, _Candidate, np.ndarray]] = []
 
     def open(self) -> None:
-        pass
+        """Compiles the model for the batches that come: each takes a tenth of a second, too long between two frames."""
+        for count in _BATCHES:
+            self._classifier.classify([np.zeros((64, 64), np.uint8)] * count)
 
     def process(self, batch: Batch) -> Batch:
         for frame in batch.frames:
@@ -95,6 +109,8 @@ class Classify:
         n = len(faces)
         faces.data["quality"] = np.full(n, np.nan, np.float32)
         faces.data["probs"] = np.full((n, len(LABELS)), np.nan, np.float32)
+        if self._extra:
+            faces.data["extra"] = np.full(n, None, object)
         candidates = [c for c in (self._candidate(frame, row) for row in range(n)) if c]
         for ended in frame.ended_tracks:
             self._tracks.pop((frame.source, frame.epoch, ended.tracker_id), None)
@@ -152,6 +168,8 @@ class Classify:
         for (frame, c, _), answer in zip(self._pending, answers, strict=True):
             probs = np.array([answer[i] if i >= 0 else np.nan for i in self._labels], np.float32)
             frame.faces.data["probs"][c.row] = probs
+            if self._extra:
+                frame.faces.data["extra"][c.row] = {label: round(float(answer[i]), 6) for i, label in self._extra}
             if c.key in self._tracks:
                 self._tracks[c.key].certainty = float(np.nanmax(probs))
         self._pending.clear()
@@ -177,8 +195,9 @@ def quality_of(face: np.ndarray, box: np.ndarray, confidence: float, width: int,
     """
     w, h = float(box[2] - box[0]), float(box[3] - box[1])
     size = np.clip((max(w, h) - 10) / 26, 0, 1)
-    grey = face.mean(0) if face.shape[0] > 1 else face[0].astype(np.float32)
-    sharp = cv2.Laplacian(grey.astype(np.float32), cv2.CV_32F).var() / (grey.var() + 64)
+    grey = face[0] if face.shape[0] == 1 else face.mean(0).astype(np.uint8)
+    edges, levels = (cv2.meanStdDev(picture)[1][0, 0] ** 2 for picture in (cv2.Laplacian(grey, cv2.CV_16S), grey))
+    sharp = edges / (levels + 64)
     sharpness = np.clip(math.log(max(sharp, 1e-6) / 0.005) / math.log(10), 0, 1)
     touches = box[0] <= 1 or box[1] <= 1 or box[2] >= width - 1 or box[3] >= height - 1
     border = np.clip((min(w / h, h / w) - 0.35) / 0.35, 0, 1) if touches and w > 0 and h > 0 else 1.0

@@ -21,19 +21,22 @@ _FORMAT = "rgb24"
 
 class Detect:
     """Sets `frame.faces` to everything above `floor` (xyxy in pixels of the full frame, confidence), or leaves None on
-    frames that are passed over (`interval`): the tracker fills those."""
+    frames that are passed over (`interval`): the tracker fills those. `frame.hidden` gets all from `suspicion` on."""
 
     name = "detect"
     lookahead = 0
 
-    def __init__(self, detector: Detector, *, interval: int = 1, floor: float = 0.1, max_faces: int = 1000) -> None:
+    def __init__(self, detector: Detector, *, interval: int = 1, floor: float = 0.1, max_faces: int = 1000, suspicion: float | None = None) -> None:
         self._detector = detector
         self._interval, self._floor, self._max_faces = interval, floor, max_faces
+        self._lowest = floor if suspicion is None else min(floor, suspicion)
         self._seen: dict[tuple[str, int], int] = defaultdict(int)  # frames of each (source, epoch), to count the interval
         self._scalers: dict[tuple[int, int, str], VideoReformatter] = {}  # a scaler keeps up to 15 MB: one per size
 
     def open(self) -> None:
-        pass
+        """Compiles the model for wide-screen pictures, the likeliest: a camera's first frames would be dropped meanwhile."""
+        geometry = self._detector.geometry(1280, 720)
+        self._detector.infer(np.full((1, geometry.input_height, geometry.input_width, 3), FILL, np.uint8))
 
     def process(self, batch: Batch) -> Batch:
         groups: dict[tuple[int, int], list[tuple[Frame, LetterboxGeometry]]] = defaultdict(list)
@@ -49,9 +52,9 @@ class Detect:
             inputs = np.full((len(members), height, width, 3), FILL, np.uint8)
             for row, (frame, geometry) in zip(inputs, members, strict=True):
                 self._scale_into(row, frame, geometry)
-            for (frame, geometry), (xyxy, confidence) in zip(members, self._detector.infer(inputs, floor=self._floor), strict=True):
-                frame.faces = self._faces(xyxy, confidence, frame, geometry)
-                frame.hidden = frame.faces.xyxy
+            for (frame, geometry), (xyxy, confidence) in zip(members, self._detector.infer(inputs, floor=self._lowest), strict=True):
+                found = self._faces(xyxy, confidence, frame, geometry)
+                frame.faces, frame.hidden = found[found.confidence >= self._floor], found.xyxy
         for ended in batch.ended:
             self._seen.pop((ended.source, ended.epoch), None)
         return batch

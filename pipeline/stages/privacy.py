@@ -26,8 +26,13 @@ from pipeline.flow.batch import Batch
 if TYPE_CHECKING:
     from pipeline.types import Frame
 
+SUSPICION = 0.03
+"""Score from which the detector's boxes are hidden, far below what may be a face in the rows: blurred heads in the back of
+a crowd get .03, and YuNet finds them at .6 (1 to 5 boxes a frame more on our clips)."""
 CELLS = 4
 """Mosaic cells along the longer side of what is hidden."""
+SMALLEST = 8
+"""Pixels, the least side of a cell: a face of seven pixels in 2-pixel cells is still found by its neck and collar."""
 MARGIN = 0.5
 """Of the box's sides, added on each side: a head without a face still looks like one to a detector."""
 _SAME = 0.3
@@ -149,7 +154,7 @@ def with_mosaics(image: av.VideoFrame, boxes: np.ndarray, *, cells: int = CELLS,
     for box in boxes[np.argsort((boxes[:, 2:] - boxes[:, :2]).prod(1), kind="stable")]:  # small first: large cells win
         sides = box[2:] - box[:2]
         place = np.clip(box + margin * np.concatenate([-sides, sides]), 0, limits)
-        columns, rows = (place[2:] - place[:2]) / sides.max() * cells
+        columns, rows = (place[2:] - place[:2]) / max(sides.max() / cells, SMALLEST)
         for plane in planes:
             height, width = plane.shape[:2]
             _mosaic(plane, place / limits * [width, height, width, height], columns, rows)
@@ -174,7 +179,9 @@ def _copied(image: av.VideoFrame) -> av.VideoFrame:
     copy = av.VideoFrame(source.width, source.height, source.format.name)
     for into, out in zip(_planes(copy), _planes(source), strict=True):
         into[:] = out
-    copy.pts, copy.time_base, copy.duration = image.pts, image.time_base, image.duration
+    copy.pts, copy.duration = image.pts, image.duration
+    if image.time_base:
+        copy.time_base = image.time_base
     for tag in ("color_range", "colorspace", "color_primaries", "color_trc"):
         setattr(copy, tag, getattr(source, tag))
     return copy

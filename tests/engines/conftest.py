@@ -2,63 +2,13 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import onnx_by_hand
 import pytest
-
-
-def varint(value: int) -> bytes:
-    value &= 2**64 - 1
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes(out) + bytes([value])
-
-
-def message(*fields: tuple[int, Any]) -> bytes:
-    """Protobuf of (number, int | str | bytes | float)."""
-    out = b""
-    for number, value in fields:
-        if isinstance(value, float):
-            out += varint(number << 3 | 5) + struct.pack("<f", value)
-        elif isinstance(value, int):
-            out += varint(number << 3) + varint(value)
-        else:
-            data = value.encode() if isinstance(value, str) else value
-            out += varint(number << 3 | 2) + varint(len(data)) + data
-    return out
-
-
-KINDS = {np.dtype(np.float32): 1, np.dtype(np.uint8): 2, np.dtype(np.int64): 7, np.dtype(np.float16): 10}
-
-
-def tensor(name: str, array: np.ndarray) -> bytes:
-    return message(*((1, size) for size in array.shape), (2, KINDS[array.dtype]), (8, name), (9, array.tobytes()))
-
-
-def node(op: str, inputs: list[str], outputs: list[str], **attributes: int) -> bytes:
-    settings = [(5, message((1, key), (3, value), (20, 2))) for key, value in attributes.items()]
-    return message(*((1, name) for name in inputs), *((2, name) for name in outputs), (3, outputs[0]), (4, op), *settings)
-
-
-def value_info(name: str, kind: int, shape: tuple[int | None, ...]) -> bytes:
-    dims = [(1, message((1, size)) if size else message((2, "n"))) for size in shape]
-    return message((1, name), (2, message((1, message((1, kind), (2, message(*dims)))))))
-
-
-def model(
-    nodes: list[bytes], weights: list[bytes], inputs: list[bytes], outputs: list[bytes], metadata: dict[str, str] | None = None
-) -> bytes:
-    graph = message(
-        *((1, n) for n in nodes), (2, "g"), *((5, w) for w in weights), *((11, i) for i in inputs), *((12, o) for o in outputs)
-    )
-    props = [(14, message((1, key), (2, value))) for key, value in (metadata or {}).items()]
-    return message((1, 8), (7, graph), (8, message((1, ""), (2, 17))), *props)
+from onnx_by_hand import message, model, node, tensor, value_info
 
 
 @pytest.fixture
@@ -66,19 +16,8 @@ def small_classifier(tmp_path: Path) -> Callable[..., Path]:
     """Writes an ONNX: mean grey level times (0, 1/255, 2/255 …) as logits, or as probabilities after a softmax."""
 
     def write(columns: int = 7, size: int = 40, channels: int = 1, kind: int = 2, softmax: bool = False, **metadata: str) -> Path:
-        weights = np.tile(np.arange(columns, dtype=np.float32) / 255 / channels, (channels, 1))
-        nodes = [
-            node("Cast", ["faces"], ["x"], to=1), node("GlobalAveragePool", ["x"], ["pooled"]),
-            node("Flatten", ["pooled"], ["flat"], axis=1), node("MatMul", ["flat", "w"], ["logits"]),
-        ]  # fmt: skip
-        if softmax:
-            nodes.append(node("Softmax", ["logits"], ["probabilities"], axis=1))
-        outputs = [value_info("probabilities" if softmax else "logits", 1, (None, columns))]
         path = tmp_path / f"c{columns}_{size}_{channels}_{kind}_{softmax}.onnx"
-        path.write_bytes(
-            model(nodes, [tensor("w", weights)], [value_info("faces", kind, (None, channels, size, size))], outputs, metadata)
-        )
-        return path
+        return onnx_by_hand.classifier(path, columns, size, channels, kind, softmax, **metadata)
 
     return write
 

@@ -14,7 +14,7 @@ from engines.contract import DetectorContract
 from engines.detector import Detector
 from engines.errors import EngineError, ModelError, UsageError
 from engines.manifest import MODELS, Entry
-from engines.preprocess import letterbox, unletterbox
+from engines.preprocess import iou_with, letterbox, unletterbox
 
 FACES = {"p01_family_of_four_smiling": 4, "p03_one_man_smiling": 1, "p06_sad_pout": 1, "p07_dog_no_human": 0, "p08_exif_orientation6": 1}
 
@@ -200,6 +200,11 @@ def test_a_detector_as_ultralytics_exports_it_runs_at_its_one_size(float_detecto
     assert both[0].confidence == pytest.approx(0.9)
 
 
-def test_a_detector_of_another_kind_is_refused(weights):
-    with pytest.raises(ModelError, match="YuNet"):
-        load_detector(weights / "scrfd_500m_bnkps.onnx")
+def test_scrfd_through_the_same_interface(weights, photos):
+    scrfd = load_detector(weights / "scrfd_500m_bnkps.onnx")
+    assert (scrfd.contract.kind, scrfd.conf, scrfd.backend) == ("scrfd", 0.5, "openvino")
+    family, man = photos["p01_family_of_four_smiling"], photos["p03_one_man_smiling"]
+    assert [len(found) for found in scrfd.detect([family, man, family])] == [4, 1, 4]
+    ours = load_detector()
+    for theirs, mine in zip(sorted(scrfd.detect(family).xyxy.tolist()), sorted(ours.detect(family).xyxy.tolist()), strict=True):
+        assert float(iou_with(np.array(theirs), np.array([mine]))[0]) > 0.5

@@ -156,7 +156,7 @@ def test_an_existing_file_is_not_replaced_unless_asked(tmp_path, make):
 
 
 @pytest.mark.parametrize(
-    ("name", "why"), [("a.parquet", "Parquet is not there yet"), ("a.txt", r"\.jsonl or \.csv, got \.txt"), ("a", "got none")]
+    ("name", "why"), [("a.txt", r"\.jsonl, \.csv or \.parquet, got \.txt"), ("a", "got none")]
 )
 def test_other_suffixes_are_refused(name, why):
     with pytest.raises(UsageError, match=why):

@@ -1,0 +1,233 @@
+"""`fer-build engine`: one model for one backend in one precision, checked against fp32 before it is written.
+
+Everything is made in a folder of its own beside the output and moved there only when it agrees: an engine that is there is one
+that was right.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from engines import load_classifier, load_detector, manifest, select
+from engines.build import parity as check
+from engines.build.calibration import parity_samples, samples_of
+from engines.classifier import Classifier
+from engines.contract import ClassifierContract, DetectorContract
+from engines.detector import Detector
+from engines.errors import EngineError, UsageError
+from engines.onnx_file import read_onnx
+from engines.sidecar import Profile, Sidecar, write_sidecar
+
+PRECISIONS = {
+    "onnx": ("fp32", "fp16", "int8"), "openvino": ("fp32", "fp16", "int8"), "tensorrt": ("fp32", "fp16", "int8"),
+    "tensorrt-rtx": ("fp32", "fp16", "int8"), "torch": (),
+}  # fmt: skip
+SUFFIX = {"onnx": ".onnx", "openvino": ".xml", "tensorrt": ".engine", "tensorrt-rtx": ".engine"}
+Say = Callable[[str], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Built:
+    """What build_engine() wrote."""
+
+    path: Path
+    size: int
+    """Bytes, of all its files."""
+    seconds: float
+    parity: check.Parity
+    note: str
+    """What the check left out."""
+
+
+def build_engine(
+    model: str | Path, *, backend: str, precision: str = "fp16", batch: tuple[int, int, int] = (1, 1, 8), imgsz: int | None = None,
+    calibration: Path | None = None, data: Path | None = None, output: Path | None = None, overwrite: bool = False,
+    say: Say = lambda text: None,
+) -> Built:
+    """Builds `model` (a shipped name or an .onnx) and writes it with a .json beside it.
+
+    `batch`: smallest, usual and largest, for TensorRT; the others take any. `imgsz`: longest side of a detector's input, for
+    TensorRT. `calibration`: folder with training images, for int8. `data`: folder with labelled ones, for accuracy. Raises
+    UsageError for what makes no sense, EngineError where a library is missing or the engine disagrees with fp32.
+    """
+    _check_request(backend, precision, batch)
+    task = _task_of(model)
+    entry = manifest.find(model, task)
+    if entry.path.suffix.lower() != ".onnx":
+        raise UsageError(f"engines are built from ONNX, got {entry.path.name}; give a shipped name or an .onnx")
+    if precision == "int8" and calibration is None and not _is_quantised(entry.path):
+        raise UsageError("int8 needs real images to find the ranges of values; give their folder with --calibration")
+    output = output or Path(f"{entry.path.stem}_{precision}{SUFFIX[backend]}")
+    _check_output(output, backend, overwrite)
+    started = time.perf_counter()
+    say(f"{entry.name}: the fp32 reference")
+    reference = _load(model, task)
+    with tempfile.TemporaryDirectory(prefix=".fer-build-", dir=output.parent) as folder:
+        made = Path(folder) / output.name
+        graph = _graph(entry.path, reference, precision, calibration, Path(folder), say)
+        details = _convert(graph, made, backend, precision, _profile(reference, batch, imgsz), say)
+        say("checking it against fp32")
+        found, note = _parity(reference, graph, made, backend, precision, calibration, data)
+        problems = "; ".join(found.problems(precision))
+        if problems:
+            raise EngineError(f"{output.name} was not written, it does not answer as {entry.name} does: {problems}")
+        sidecar = Sidecar(
+            backend=backend, precision=precision, task=task, contract=dataclasses.asdict(reference.contract), source=str(model),
+            source_sha256=entry.digest, sha256=manifest.sha256_of(made), parity=dataclasses.asdict(found), **details,
+        )  # fmt: skip
+        write_sidecar(made, sidecar)
+        size = 0
+        for file in (made, made.with_suffix(".bin"), manifest.sidecar_of(made)):
+            if file.is_file():
+                size += file.stat().st_size
+                shutil.move(file, output.with_name(file.name))
+    return Built(output, size, time.perf_counter() - started, found, note)
+
+
+def _check_request(backend: str, precision: str, batch: tuple[int, int, int]) -> None:
+    if backend == "torch":
+        raise UsageError("for torch there is nothing to build: it runs the .onnx itself; choose its precision when you load the model")
+    if backend not in PRECISIONS:
+        raise UsageError(f"unknown backend {backend!r}; known: {', '.join(PRECISIONS)}")
+    if precision not in PRECISIONS[backend]:
+        raise UsageError(f"{backend} is built in {', '.join(PRECISIONS[backend])}, got {precision!r}")
+    if not 1 <= batch[0] <= batch[1] <= batch[2]:
+        raise UsageError(f"batch must be MIN:OPT:MAX with 1 <= MIN <= OPT <= MAX, got {':'.join(map(str, batch))}")
+    if backend in select.GPU_ONLY:
+        from engines.build.tensorrt_from_onnx import load_library
+
+        load_library(backend)
+        if backend == "tensorrt" and not select.gpu_count():
+            raise EngineError("TensorRT builds on the GPU that it builds for, and none is here; build there, or use --backend tensorrt-rtx")
+
+
+def _check_output(output: Path, backend: str, overwrite: bool) -> None:
+    if output.suffix.lower() != SUFFIX[backend]:
+        raise UsageError(f"{backend} writes {SUFFIX[backend]}, got {output.name}; give such a name with --output")
+    if not output.parent.is_dir():
+        raise UsageError(f"the folder {output.parent} does not exist; make it first, or give another --output")
+    if output.exists() and not overwrite:
+        raise UsageError(f"{output} exists; give another --output, or --overwrite")
+    if output.resolve().parent == manifest.MODELS.resolve():
+        raise UsageError(f"{output.parent} holds the shipped models; give another folder with --output")
+
+
+def _task_of(model: str | Path) -> str:
+    """A model that answers one array of three axes is a detector."""
+    shipped = manifest.shipped().get(str(model))
+    if shipped is not None:
+        return shipped.task
+    path = Path(model)
+    if path.suffix.lower() != ".onnx" or not path.is_file():
+        known = ", ".join(manifest.shipped())
+        raise UsageError(f"there is no model {model}; give a shipped name ({known}) or the path of an .onnx")
+    return "detector" if len(read_onnx(path).outputs[0].shape) == 3 else "classifier"
+
+
+def _load(model: str | Path, task: str) -> Any:
+    load: Any = load_detector if task == "detector" else load_classifier
+    return load(model, backend="openvino", precision="f32")
+
+
+def _is_quantised(path: Path) -> bool:
+    return any(node.op == "DequantizeLinear" for node in read_onnx(path).nodes)
+
+
+def _graph(source: Path, reference: Any, precision: str, calibration: Path | None, folder: Path, say: Say) -> Path:
+    """The ONNX that computes in `precision`."""
+    from engines.build.fp16_from_onnx import fp16_from_onnx
+    from engines.build.int8_from_onnx import KEPT, int8_from_onnx
+
+    kept = KEPT[reference.entry.task]
+    if precision == "fp32" or (precision == "int8" and _is_quantised(source)):
+        return source
+    if precision == "fp16":
+        say("writing the graph in fp16")
+        return fp16_from_onnx(source, folder / "fp16.onnx", kept=kept)
+    assert calibration is not None
+    samples = samples_of(reference.contract, calibration, "train")
+    say(f"finding the ranges of values in {len(samples)} images (minutes for a detector)")
+    return int8_from_onnx(source, folder / "int8.onnx", samples, kept=kept)
+
+
+def _convert(graph: Path, made: Path, backend: str, precision: str, profile: Profile, say: Say) -> dict[str, Any]:
+    """Writes `made`; what the sidecar says of it beyond the rest."""
+    if backend == "onnx":
+        shutil.copyfile(graph, made)
+        return {}
+    if backend == "openvino":
+        import openvino
+
+        say("writing OpenVINO's own form")
+        openvino.save_model(openvino.Core().read_model(str(graph)), str(made), compress_to_fp16=precision != "fp32")
+        return {"library_version": openvino.__version__}
+    from engines.build.tensorrt_from_onnx import RTX_TARGETS, load_library, tensorrt_from_onnx
+
+    say(f"building with {backend} (this can take minutes)")
+    made.write_bytes(tensorrt_from_onnx(graph, library=backend, profile=profile, say=say))
+    details: dict[str, Any] = {
+        "library_version": load_library(backend).__version__, "profile": profile,
+        "outputs": tuple(tensor.name for tensor in read_onnx(graph).outputs),
+        "compute_capabilities": tuple(f"{target[2:-1]}.{target[-1]}" for target in RTX_TARGETS),
+    }  # fmt: skip
+    if select.gpu_count():
+        from engines.backends.cuda import Cuda
+
+        cuda = Cuda()
+        details["driver"] = cuda.driver
+        if backend == "tensorrt":
+            details |= {"gpu": cuda.name, "compute_capabilities": (cuda.compute_capability,)}
+        cuda.close()
+    return details
+
+
+def _profile(reference: Any, batch: tuple[int, int, int], imgsz: int | None) -> Profile:
+    name = reference._engine.inputs[0].name
+    contract: DetectorContract | ClassifierContract = reference.contract
+    if isinstance(contract, ClassifierContract):
+        sides = ((3 if contract.colour == "rgb" else 1, contract.input_size, contract.input_size),) * 3
+    else:
+        longest, stride = imgsz or contract.imgsz, contract.stride
+        if longest % stride:
+            raise UsageError(f"--imgsz must be a multiple of {stride}, got {longest}")
+        wide = int(np.ceil(longest * 9 / 16 / stride)) * stride  # 16:9, as most videos are
+        sides = ((stride, stride, 3), (wide, longest, 3), (longest, longest, 3))
+        if reference._channels_first:
+            sides = tuple((3, *side[:2]) for side in sides)
+    return Profile(name, *((count, *side) for count, side in zip(batch, sides, strict=True)))
+
+
+def _parity(
+    reference: Any, graph: Path, made: Path, backend: str, precision: str, calibration: Path | None, data: Path | None
+) -> tuple[check.Parity, str]:
+    """The built file beside the reference; for TensorRT where no GPU is, the graph that it was built from."""
+    from engines.backends.openvino import OpenVinoBackend
+
+    on_gpu = backend in select.GPU_ONLY  # an engine opens with its sidecar, which is written after this check
+    note = "checked was the graph that it was built from; the engine itself: fer-build compare, on its GPU" if on_gpu else ""
+    engine = OpenVinoBackend.open(graph if on_gpu else made, precision="f32")
+    other = type(reference)(engine, reference.entry, **({"head": reference.head} if isinstance(reference, Classifier) else {}))
+    samples = parity_samples(reference.contract, data, calibration)
+    task = reference.entry.task
+    found = (check.detector_parity if isinstance(reference, Detector) else check.classifier_parity)(reference, other, samples)
+    if data is not None:
+        found = dataclasses.replace(found, scores=_scores(reference, other, data, task))
+    return found, note
+
+
+def _scores(reference: Any, other: Any, data: Path, task: str) -> dict[str, tuple[float, float]]:
+    from engines.build.accuracy import FLOOR
+    from engines.build.labelled import read_faces, read_pictures
+
+    if task == "classifier":
+        return check.scores_of(reference, other, read_faces(data, "PublicTest"), task)
+    low = [Detector(one._engine, one.entry, conf=FLOOR) for one in (reference, other)]
+    return check.scores_of(*low, read_pictures(data, "val"), task)

@@ -1,0 +1,220 @@
+"""An open video file as FFmpeg reads it: the right stream, every frame upright and whole, at its own time."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Protocol
+
+import av
+from av.error import FFmpegError
+
+from pipeline.errors import SourceError
+from pipeline.sources.deinterlace import Deinterlacer
+from pipeline.sources.pipe import Pipe, stdin_failure
+from pipeline.sources.quiet import silence_ffmpeg
+from pipeline.sources.sniff import is_animated_webp, mp4_boxes
+from pipeline.sources.timestamps import Timestamps
+from pipeline.sources.upright import Upright
+
+Timed = tuple[av.VideoFrame, int]
+"""A picture and its PTS."""
+STDIN = "-"
+
+
+class Reader(Protocol):
+    """An open file, and what was learned while reading it. Made, read and closed on one thread."""
+
+    time_base: Fraction
+    has_audio: bool
+    average_rate: Fraction | None
+    frame_count: int | None
+    """As the container says, for progress."""
+    duration_s: float | None
+    decoded: int
+    undecodable: int
+    """Packets that could not be decoded so far."""
+    broken_off: str
+    """Why reading ended before the file's end, a sentence part."""
+    past_end: bool
+
+    def frames(self, stop: threading.Event) -> Iterator[Timed]: ...
+
+    def seek(self, start: int, stop: threading.Event) -> tuple[Iterator[Timed], Timed] | None:
+        """Frames from a key frame before `start` (PTS), and the first of them; None: go on reading where we are."""
+        ...
+
+    def pixel_shape(self, image: av.VideoFrame) -> Fraction | None:
+        """Width over height of a pixel of `image`, None where it is square or unknown."""
+        ...
+
+    def close(self) -> None: ...
+
+
+def open_reader(path: str, stop: threading.Event) -> Reader:
+    """`path` "-" is standard input. Raises SourceError: what it is instead of a video, and what to do."""
+    silence_ffmpeg()
+    if path == STDIN:
+        try:
+            return FileReader(av.open(Pipe(sys.stdin.buffer, stop), metadata_errors="replace"), "standard input")
+        except (FFmpegError, OSError, ValueError) as error:
+            raise SourceError(stdin_failure(_short(error))) from error
+    if is_animated_webp(Path(path)):
+        from pipeline.sources.animation import AnimationReader
+
+        return AnimationReader(path)
+    return FileReader(_open(path), path)
+
+
+class FileReader:
+    """FFmpeg's container and the stream of it that counts."""
+
+    def __init__(self, container: av.container.InputContainer, path: str) -> None:
+        """Takes over `container`. `path`: for messages, and for a look at the file when it ends."""
+        self.container, self.path = container, path
+        self.decoded = self.undecodable = 0
+        self.broken_off = ""
+        self.past_end = False
+        try:
+            self.stream = _video_stream(container, path)
+        except BaseException:
+            container.close()
+            raise
+        self.stream.thread_type = "AUTO"
+        self.has_audio = bool(container.streams.audio)
+        self.average_rate: Fraction | None = self.stream.average_rate
+        self.frame_count: int | None = self.stream.frames or None
+        self._stamps = Timestamps(self.stream, container.format.name)
+        self.time_base = self._stamps.time_base
+        self._upright, self._fields = Upright(), Deinterlacer()
+
+    @property
+    def duration_s(self) -> float | None:
+        if self.stream.duration:
+            return float(self.stream.duration * self.time_base)
+        return self.container.duration / av.time_base if self.container.duration else None
+
+    def pixel_shape(self, image: av.VideoFrame) -> Fraction | None:
+        ratio = self.stream.sample_aspect_ratio or self.stream.codec_context.sample_aspect_ratio
+        if not ratio or ratio == 1:
+            return None
+        context = self.stream.codec_context
+        turned = (image.width, image.height) == (context.height, context.width) and image.width != image.height
+        return 1 / Fraction(ratio) if turned else Fraction(ratio)
+
+    def close(self) -> None:
+        self.container.close()
+
+    def frames(self, stop: threading.Event) -> Iterator[Timed]:
+        """From where the container stands to its end; a packet that cannot be decoded is counted and left out."""
+        for item in self._whole(stop):
+            image, pts = item
+            image = self._upright(image)
+            image.pts, image.time_base = pts, self.time_base
+            self.decoded += 1
+            yield image, pts
+            if stop.is_set():
+                return
+
+    def _whole(self, stop: threading.Event) -> Iterator[Timed]:
+        packets = self.container.demux(self.stream)
+        while not stop.is_set():
+            try:
+                packet = next(packets, None)
+            except (FFmpegError, OSError) as error:
+                self.broken_off = f"the file cannot be read on ({_short(error)})"
+                break
+            if packet is None:
+                boxes = _boxes(self.path)
+                if boxes and boxes[1]:
+                    self.broken_off = "the file is cut off (a broken download or recording)"
+                break
+            try:
+                images = packet.decode()
+            except FFmpegError:
+                self.undecodable += 1
+                continue
+            for image in images:
+                yield from self._fields.push(image, self._stamps.of(image))
+        yield from self._fields.flush()
+
+    def seek(self, start: int, stop: threading.Event) -> tuple[Iterator[Timed], Timed] | None:
+        """Seeking is an optimisation that containers may not have, or have wrong (it lands behind the wanted time): then the
+        file is read from its beginning, or on from where we are, and what lies before `start` is dropped by the caller."""
+        if not self._stamps.from_container or self.path == "standard input":
+            return None
+        if start * self.time_base - (self.stream.start_time or 0) * self.time_base < 2:
+            return None
+        for target in (start, 0):
+            try:
+                if target:
+                    self.container.seek(target, stream=self.stream, backward=True)
+                else:
+                    self.container.seek(0, backward=True)
+            except (FFmpegError, OSError):
+                return None
+            self._stamps.restart()
+            self._fields = Deinterlacer()
+            frames = self.frames(stop)
+            first = next(frames, None)
+            if first is None:
+                continue
+            if first[1] <= start or target == 0:
+                return frames, first
+        return None
+
+
+def _open(path: str) -> av.container.InputContainer:
+    """"file:" keeps FFmpeg from reading "a:b.mp4" as a protocol; metadata in Latin-1 would raise with strict UTF-8."""
+    try:
+        if Path(path).is_file() and Path(path).stat().st_size == 0:
+            raise SourceError(f"{path} is empty (0 bytes); expected a video: download or record it again")
+        container = av.open(f"file:{path}", metadata_errors="replace")
+    except (FFmpegError, OSError) as error:
+        raise SourceError(_why_not_opened(path, error)) from error
+    if container.format.name == "tty":
+        container.close()
+        raise SourceError(f"{path} is a text; expected a video such as MP4, MOV, MKV, WebM or AVI")
+    return container
+
+
+def _why_not_opened(path: str, error: Exception) -> str:
+    if isinstance(error, FileNotFoundError):
+        return f"{path} is gone; check the path"
+    if isinstance(error, PermissionError):
+        return f"{path} cannot be read: permission denied; check the rights of the file"
+    boxes = _boxes(path)
+    if boxes and "moov" not in boxes[0]:
+        return f"{path} is an MP4 without its index (moov), as a recording or download that was cut off leaves it; get the whole file"
+    return f"{path} cannot be read as a video ({_short(error)}); expected MP4, MOV, MKV, WebM, AVI or another format of FFmpeg"
+
+
+def _video_stream(container: av.container.InputContainer, path: str) -> av.VideoStream:
+    """The one with most pixels that is neither cover art nor a thumbnail."""
+    pictures = av.stream.Disposition.attached_pic | av.stream.Disposition.still_image | av.stream.Disposition.timed_thumbnails
+    videos = [stream for stream in container.streams.video if not stream.disposition & pictures]
+    if not videos:
+        cover = " (only cover art)" if container.streams.video else ""
+        raise SourceError(f"{path} has no video stream{cover}; expected a video, got {_contents(container)}")
+    known = [stream for stream in videos if stream.codec_context is not None]
+    if not known:
+        raise SourceError(f"the codec of {path} is not known to this FFmpeg ({av.ffmpeg_version_info}); convert it to H.264")
+    return max(known, key=lambda stream: stream.codec_context.width * stream.codec_context.height)
+
+
+def _contents(container: av.container.InputContainer) -> str:
+    return ", ".join(sorted({stream.type or "data" for stream in container.streams if stream.type != "video"})) or "no streams"
+
+
+def _boxes(path: str) -> tuple[list[str], bool] | None:
+    try:
+        return mp4_boxes(Path(path)) if Path(path).is_file() else None
+    except OSError:
+        return None
+
+
+def _short(error: Exception) -> str:
+    return str(getattr(error, "strerror", None) or error).strip().lower()

@@ -1,0 +1,30 @@
+"""`fer-bench compare` without the rivals' environments: ours is measured, they are left out with a sentence."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from .conftest import FAST, bench
+
+
+def test_rivals_that_cannot_run_are_left_out_and_say_why(clip: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    checkpoint = clip.with_suffix(".pt")
+    checkpoint.write_bytes(b"")
+    ran = bench(capfd, "compare", "--source", clip, *FAST, "--python", sys.executable, "--checkpoint", checkpoint,
+                "--rival", "script", "--rival", "fer-haar", "--json")  # fmt: skip
+    assert ran.code == 0, ran.err
+    d = ran.document
+    assert d["compared"]["fer-stream"]["ours_is_faster_by"] == 1.0
+    assert "--fer-python" in d["skipped"]["fer-haar"]
+    if "script" in d["skipped"]:  # ultralytics is installed beside the run time on some machines, and then reads an empty checkpoint
+        assert "script" in ran.err
+    assert set(d["compared"]) | set(d["skipped"]) == {"fer-stream", "script", "fer-haar"}
+
+
+def test_a_rival_that_does_not_exist_is_one_sentence(capfd: pytest.CaptureFixture[str]) -> None:
+    ran = bench(capfd, "compare", "--rival", "magic")
+    assert ran.code == 2
+    assert "'magic'" in ran.err
