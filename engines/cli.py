@@ -93,9 +93,10 @@ def compare_(data: Path | None, models: tuple[str, ...], threads: int | None, as
 @click.option("--data", type=click.Path(path_type=Path), help="Folder of labelled images: the engine may not lose accuracy on it.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="MODEL_PRECISION in the current folder where not given.")
 @click.option("--overwrite", is_flag=True, help="Replace a file that is there.")
+@click.option("--ship", "ships", is_flag=True, help="For this project: also put it among the shipped models, as NAME_PRECISION.")
 def engine(
     model: str, backend: str, precision: str, batch: str, imgsz: int | None, calibration: Path | None, data: Path | None,
-    output: Path | None, overwrite: bool,
+    output: Path | None, overwrite: bool, ships: bool,
 ) -> None:
     """MODEL (a shipped name or an .onnx) for one backend in one precision, checked against fp32 before it is written.
 
@@ -113,6 +114,8 @@ def engine(
         raise UsageError(f"--batch must be MIN:OPT:MAX or one number, got {batch!r}; for example 1:4:16") from error
     if len(sizes) not in (1, 3):
         raise UsageError(f"--batch must be MIN:OPT:MAX or one number, got {batch!r}; for example 1:4:16")
+    if ships and data is None:
+        raise UsageError("--ship measures the figures that go into the manifest; give the labelled images with --data")
     low, usual, high = sizes * 3 if len(sizes) == 1 else sizes
     with saying() as say:
         built = build_engine(
@@ -129,6 +132,11 @@ def engine(
         click.echo(f"  {name}: {reference:.4f} -> {score:.4f}")
     if built.note:
         click.echo(built.note)
+    if ships:
+        from engines.build.ship import ship
+
+        assert data is not None
+        click.echo(f"shipped as {ship(built.path, data).name}")
 
 
 @cli.group()

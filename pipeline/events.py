@@ -107,9 +107,9 @@ def rows_from_frame(frame: Frame) -> list[dict[str, Any]]:
         row["emotion"] = emotion
         row["confidence"] = _number(confidence_of(emotion, smoothed[i]), 6)
         row.update(zip(_P, (_number(value, 6) for value in smoothed[i]), strict=True))
+        row.update(zip(_RAW, (_number(value, 6) for value in probs[i]), strict=True))
         if "extra" in data and data["extra"][i]:
             row["info"] = info_text({"extra": data["extra"][i]})
-        row.update(zip(_RAW, (_number(value, 6) for value in probs[i]), strict=True))
         rows.append(row)
     return rows
 

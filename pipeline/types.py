@@ -44,11 +44,11 @@ class SourceInfo:
     path: str | None = None
     """File to copy audio packets from, None where there is none."""
     has_audio: bool = False
-    pixel_shape: Fraction | None = None
-    """Width over height of a pixel (upright), None where it is square or unknown."""
     start_s: float = 0.0
     """First and last container time asked for (--start/--end, seconds from the first frame), to cut audio alike."""
     end_s: float | None = None
+    pixel_shape: Fraction | None = None
+    """Width over height of a pixel (upright), None where it is square or unknown."""
 
     @property
     def live(self) -> bool:

@@ -18,7 +18,7 @@ import numpy as np
 
 from engines import load_classifier, load_detector, manifest, select
 from engines.build import parity as check
-from engines.build.calibration import parity_samples, samples_of
+from engines.build.calibration import SAMPLES, parity_samples, samples_of
 from engines.classifier import Classifier
 from engines.contract import ClassifierContract, DetectorContract
 from engines.detector import Detector
@@ -153,7 +153,7 @@ def _graph(source: Path, reference: Any, precision: str, calibration: Path | Non
         say("writing the graph in fp16")
         return fp16_from_onnx(source, folder / "fp16.onnx", kept=kept)
     assert calibration is not None
-    samples = samples_of(reference.contract, calibration, "train")
+    samples = samples_of(reference.contract, calibration, "train", SAMPLES[reference.entry.task])
     say(f"finding the ranges of values in {len(samples)} images (minutes for a detector)")
     return int8_from_onnx(source, folder / "int8.onnx", samples, kept=kept)
 
@@ -172,7 +172,7 @@ def _convert(graph: Path, made: Path, backend: str, precision: str, profile: Pro
     from engines.build.tensorrt_from_onnx import RTX_TARGETS, load_library, tensorrt_from_onnx
 
     say(f"building with {backend} (this can take minutes)")
-    made.write_bytes(tensorrt_from_onnx(graph, library=backend, profile=profile, say=say))
+    made.write_bytes(tensorrt_from_onnx(graph, library=backend, profile=profile))
     details: dict[str, Any] = {
         "library_version": load_library(backend).__version__, "profile": profile,
         "outputs": tuple(tensor.name for tensor in read_onnx(graph).outputs),

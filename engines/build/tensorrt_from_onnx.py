@@ -8,7 +8,7 @@ this file really runs in the tests of a machine without a GPU; TensorRT itself b
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,22 +17,23 @@ from engines.sidecar import Profile
 
 LIBRARIES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 """Backend -> Python module."""
-RTX_TARGETS = ("SM75", "SM80", "SM86", "SM89", "SM120")
-"""Compute capabilities that TensorRT-RTX builds for where no GPU is: Turing to Blackwell."""
+RTX_TARGETS = ("SM80", "SM86", "SM89", "SM120")
+"""Compute capabilities that TensorRT-RTX builds for where no GPU is: Ampere to Blackwell. Turing (SM75) has no fp32 matrix
+products there, and our classifier's last layer is one."""
 
 
 def tensorrt_from_onnx(
-    source: Path, *, library: str, profile: Profile, targets: Sequence[str] = RTX_TARGETS, timing_cache: Path | None = None,
-    say: Callable[[str], None] = lambda text: None,
+    source: Path, *, library: str, profile: Profile, targets: Sequence[str] = RTX_TARGETS, timing_cache: Path | None = None
 ) -> bytes:
     """The serialised engine of `source` (.onnx).
 
     `library`: "tensorrt" or "tensorrt-rtx". `targets`: compute capabilities, for TensorRT-RTX only. `timing_cache`: kept
-    there between builds where the library has one. Raises EngineError where the library is missing or fails, ModelError with
-    the parser's own words for a graph that it does not take.
+    there between builds, TensorRT only. Raises EngineError where the library is missing or fails, ModelError with the parser's
+    own words for a graph that it does not take.
     """
     trt = load_library(library)
-    logger = _logger(trt, say)
+    heard: list[str] = []
+    logger = _logger(trt, heard)
     builder = trt.Builder(logger)
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, logger)
@@ -50,7 +51,8 @@ def tensorrt_from_onnx(
     cache = _timing_cache(config, timing_cache) if library == "tensorrt" else None
     serialised = builder.build_serialized_network(network, config)
     if serialised is None:
-        raise EngineError(f"{LIBRARIES[library]} {trt.__version__} could not build {source.name}; run again with --verbose for its own log")
+        reason = heard[-1].splitlines()[0][:300] if heard else "it says no reason"
+        raise EngineError(f"{LIBRARIES[library]} {trt.__version__} could not build {source.name}: {reason}")
     if cache is not None and timing_cache is not None:
         timing_cache.write_bytes(bytes(cache.serialize()))
     return bytes(serialised)
@@ -66,22 +68,22 @@ def load_library(library: str) -> Any:
         raise EngineError(f"{LIBRARIES[library]} is installed but does not start ({type(error).__name__}: {error})") from error
 
 
-def _logger(trt: Any, say: Callable[[str], None]) -> Any:
+def _logger(trt: Any, heard: list[str]) -> Any:
+    """The library's own complaints go to `heard`. It keeps the first logger of a process for good, hence the one for all."""
+
     class Told(trt.ILogger):  # type: ignore[misc, name-defined]
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
-
         def log(self, severity: Any, message: str) -> None:
-            if severity in (trt.ILogger.Severity.INTERNAL_ERROR, trt.ILogger.Severity.ERROR, trt.ILogger.Severity.WARNING):
-                say(message)
+            if severity in (trt.ILogger.Severity.INTERNAL_ERROR, trt.ILogger.Severity.ERROR):
+                self.heard.append(message)
 
-    global _kept
-    if _kept is None:
-        _kept = Told()  # the library keeps the first logger of a process for good
-    return _kept
+    logger = _loggers.get(trt.__name__)
+    if logger is None:
+        logger = _loggers[trt.__name__] = Told()
+    logger.heard = heard
+    return logger
 
 
-_kept: Any = None
+_loggers: dict[str, Any] = {}
 
 
 def _timing_cache(config: Any, path: Path | None) -> Any:

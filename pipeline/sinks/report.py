@@ -8,6 +8,7 @@ As in the summary a face counts for the time until its source's next frame (at m
 from __future__ import annotations
 
 import base64
+import math
 import os
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -95,17 +96,15 @@ class Bins:
     def add(self, person: int, start_s: float, seconds: float, label: int, probabilities: np.ndarray) -> None:
         """Spread `seconds` from `start_s` on over the bins that they touch."""
         end_s, known = start_s + seconds, not np.isnan(probabilities).all()
-        while True:
-            step = int(start_s // self.width_s)
-            share = min(end_s, (step + 1) * self.width_s) - start_s
+        for step in range(math.floor(start_s / self.width_s), math.ceil(end_s / self.width_s)):
+            share = min(end_s, (step + 1) * self.width_s) - max(start_s, step * self.width_s)
+            if share <= 1e-9:  # the edge itself
+                continue
             cell = self._cell(person, step)
             cell.seconds[label] += share
             if known:
                 cell.weighted += np.nan_to_num(probabilities) * share
                 cell.known += share
-            start_s = (step + 1) * self.width_s
-            if start_s >= end_s - 1e-9:
-                break
         while self._too_many():
             self._widen()
 

@@ -32,7 +32,8 @@ _TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600
 
 def page(sources: dict[str, Watched], info: dict[str, Any], result: dict[str, Any], begun: datetime) -> str:
     """The whole file. `info`: facts of the run as in the first row of the events; `result`: the ledger and the run's seconds."""
-    title = next(iter(sources)) if len(sources) == 1 else f"{len(sources)} sources"
+    sources = {name: sources[name] for name in [*result.get("ledger", {}), *sources] if name in sources}  # in the order of the run
+    title = _short(next(iter(sources))) if len(sources) == 1 else f"{len(sources)} sources"
     settings = info.get("settings", {})
     parts = [
         _head(title, info, begun),
@@ -80,9 +81,9 @@ def _law(purpose: str, hidden: bool) -> str:
 
 
 def _source(name: str, source: Watched, several: bool) -> str:
-    head = f"<h2>{_text(name)}</h2>" if several else "<h2>Who showed what, and when</h2>"
+    head = f"<h2>{_text(_short(name))}</h2>" if several else "<h2>Who showed what, and when</h2>"
     count, unit = len(source.people) + source.more_people, "picture" if source.kind == "image" else "frame"
-    words = f"{_count(source.frames, unit)}, {source.size[0]}×{source.size[1]}, {_count(count, 'face')}"
+    words = f"{_text(name)} · {_count(source.frames, unit)}, {source.size[0]}×{source.size[1]}, {_count(count, 'face')}"
     body = _total(source.total) + (_pictures(source) if source.kind == "image" else _people(source)) if count else "<p>No face was found.</p>"
     return f'<section>{head}<p class="dim">{words}</p>{body}</section>'
 
@@ -91,7 +92,7 @@ def _total(total: Cell) -> str:
     """All faces together: a bar, and the legend of the page with its shares."""
     every = float(total.seconds.sum())
     legend = "".join(
-        f'<li class="{label}"><i></i>{label} <b>{_percent(seconds, every)}</b></li>' for label, seconds in zip(SHOWN, total.seconds, strict=True)
+        f'<li class="{label}{"" if seconds > 0 else " none"}"><i></i>{label} <b>{_percent(seconds, every)}</b></li>' for label, seconds in zip(SHOWN, total.seconds, strict=True)
     )
     return f'<div class="total">{_bar(total)}<ul class="legend">{legend}</ul></div>'
 
@@ -117,7 +118,7 @@ def _people(source: Watched) -> str:
     more = f'<p class="dim">{_count(source.more_people, "more face")} are counted, not shown.</p>' if source.more_people else ""
     return (
         f'<p class="dim">A line per face; open one for its table{_bin_words(source.table.width_s)}. Thin grey: uncertain. Empty: not in the picture.</p>'
-        f'<div class="timeline">{_axis(start_s, end_s)}{lines}{_axis(start_s, end_s)}</div>{more}'
+        f'<div class="timeline">{_axis(start_s, end_s)}{lines}{_axis(start_s, end_s) if len(order) > 8 else ""}</div>{more}'
     )
 
 
@@ -155,7 +156,10 @@ def _axis(start_s: float, end_s: float) -> str:
     step = next((tick for tick in _TICKS if span / tick <= 6), 7 * 86400)
     first = -(-start_s // step)
     times = [(first + i) * step for i in range(8) if (first + i) * step <= end_s + 1e-9]
-    marks = "".join(f'<span style="left:{100 * (time - start_s) / span:.2f}%">{_clock(time, step < 1)}</span>' for time in times)
+    marks = "".join(
+        f'<span{" class=end" if time - start_s > 0.95 * span else ""} style="left:{100 * (time - start_s) / span:.2f}%">{_clock(time, step < 1)}</span>'
+        for time in times
+    )
     return f'<div class="axis"><div>{marks}</div></div>'
 
 
@@ -207,7 +211,7 @@ def _ledger(sources: dict[str, Watched], ledger: dict[str, Any]) -> str:
         why = sources[name].ended if name in sources else "no frame came"
         rows.append(f"<tr><th>{_text(name)}</th><td>{one['decoded']:,}</td><td>{one['shown']:,}</td><td>{_text(dropped)}</td><td>{_text(why)}</td></tr>")
     return (
-        '<section><h2>Where every frame went</h2><div class="scroll"><table><thead><tr><th>source</th><th>decoded</th><th>shown</th>'
+        '<section><h2>Where every frame went</h2><div class="scroll"><table class="ledger"><thead><tr><th>source</th><th>decoded</th><th>shown</th>'
         f"<th>dropped</th><th>ended by</th></tr></thead><tbody>{''.join(rows)}</tbody></table></div></section>"
     )
 
@@ -237,6 +241,11 @@ def _foot(info: dict[str, Any], result: dict[str, Any]) -> str:
     facts = [f"run {info['run_id']}" if "run_id" in info else "", f"finished in {_duration(result['seconds'])}" if result.get("seconds") else "",
              f"Python {machine['python']}, {machine['system']}, {machine['cores']} cores" if machine else ""]  # fmt: skip
     return f'<footer class="dim">{_text(" · ".join(fact for fact in facts if fact))}</footer>'
+
+
+def _short(name: str) -> str:
+    """A file's name without its folders; anything else as it is."""
+    return name if "://" in name else name.rstrip("/").rsplit("/", 1)[-1] or name
 
 
 def _by_person(bins: Bins) -> dict[int, dict[int, Cell]]:

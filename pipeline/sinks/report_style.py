@@ -40,6 +40,8 @@ section.note{border-left:4px solid rgb(var(--heat));font-size:.93rem}
 .total .bar{height:22px}
 .legend{list-style:none;display:flex;flex-wrap:wrap;gap:4px 18px;padding:0;margin:10px 0 0;font-size:.9rem}
 .legend i,td i{display:inline-block;width:.72em;height:.72em;border-radius:3px;background:var(--c);margin-right:.45em}
+.legend .none{color:var(--dim)}
+.legend .none b{font-weight:400}
 .uncertain i{height:.3em;vertical-align:.2em}
 .timeline{--who:150px;margin-top:10px}
 .timeline details{border-top:1px solid var(--line)}
@@ -58,6 +60,7 @@ rect{fill:var(--c)}
 .axis div{position:relative;height:1.6em;margin:2px 0}
 .axis span{position:absolute;transform:translateX(-50%);white-space:nowrap}
 .axis span:first-child{transform:none}
+.axis .end{transform:translateX(-100%)}
 .inside{padding:4px 0 18px calc(var(--who) + 14px)}
 .said p{font-size:.9rem}
 .scroll{overflow-x:auto;max-height:26rem;overflow-y:auto;margin-top:8px}
@@ -67,6 +70,7 @@ thead th{position:sticky;top:0;background:var(--card);color:var(--dim);font-weig
 tbody th{font-weight:500}
 .times td[style]{text-align:right;padding:5px 10px;background:rgb(var(--heat)/calc(var(--v)*.55))}
 .times thead th:nth-last-child(-n+7){text-align:right;padding:5px 10px}
+.ledger tbody th{white-space:normal;overflow-wrap:anywhere;min-width:9rem}
 .hash{font-family:ui-monospace,SFMono-Regular,Menlo,Consolas,monospace;font-size:.78rem;white-space:normal;overflow-wrap:anywhere;min-width:16rem}
 code{font-family:ui-monospace,SFMono-Regular,Menlo,Consolas,monospace;font-size:.9em}
 ul{padding-left:1.2em;margin:.4em 0}

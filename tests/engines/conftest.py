@@ -1,4 +1,4 @@
-"""ONNX files made by hand, without the onnx package: what a protobuf writer of twenty lines can do."""
+"""Models for tests: made by hand (support/onnx_by_hand.py), broken on purpose, or ours, loaded once."""
 
 from __future__ import annotations
 

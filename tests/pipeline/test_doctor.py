@@ -46,6 +46,8 @@ def test_config_without_anything_is_the_defaults(tmp_path: Path) -> None:
         (("config", "--config", "none.yaml"), "cannot read the configuration none.yaml"),
         (("config", "--source", "demo"), "No such option '--source'"),
         (("doctor", "now"), "unexpected extra argument"),
+        (("docter",), "did you mean: fer-stream doctor"),
+        (("film.mp4", "--json"), "sources go behind --source: fer-stream --source film.mp4"),
     ],
 )
 def test_a_wrong_call_of_a_command_is_a_sentence(arguments: tuple[str, ...], says: str) -> None:
@@ -133,8 +135,8 @@ def test_stride_drops_frames_with_their_cause_and_keeps_times_and_sound(tmp_path
 
 def test_stride_reaches_live_sources_too(tmp_path: Path) -> None:
     events = tmp_path / "r.jsonl"
-    done = fer("--source", "lavfi:testsrc2=size=160x120:rate=30:duration=3,realtime", "--stride", 3, "--events", events, "--json", "--quiet",
-               "--backend", "fake")  # fmt: skip
+    camera = "lavfi:testsrc2=size=160x120:rate=30:duration=3,realtime"
+    done = fer("--source", camera, "--stride", 3, "--events", events, "--json", "--quiet", "--backend", "fake")
     assert done.returncode == 0, done.stderr
     (account,) = json.loads(done.stdout)["sources"].values()
     assert account["dropped"]["stride"] == 60

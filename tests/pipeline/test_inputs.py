@@ -296,6 +296,19 @@ def test_interlaced_pictures_are_made_whole(tmp_path: Path) -> None:
     assert whole[0].duration * whole[0].time_base == pytest.approx(1 / 25)
 
 
+@pytest.mark.parametrize(("name", "arguments"), [
+    ("fields.mp4", "-vf tinterlace=4 -c:v libx264 -preset ultrafast -g 10 -flags +ilme+ildct -x264opts tff=1"),
+    ("wrap.ts", "-vf tinterlace=4 -c:v libx264 -preset ultrafast -g 10 -muxdelay 0 -muxpreload 0 -output_ts_offset 95441"),
+])  # fmt: skip
+def test_a_part_has_the_frames_and_times_of_the_whole(name: str, arguments: str, tmp_path: Path) -> None:
+    path = film(tmp_path / name, *arguments.split(), frames=200, rate=50, size=(64, 48))
+    whole = [frame for frame in open_source(str(path)).frames() if isinstance(frame, Frame)]
+    part = [frame for frame in open_source(str(path), start_s=3.0, end_s=3.4).frames() if isinstance(frame, Frame)]
+    assert [frame.pts for frame in part] == [frame.pts for frame in whole[75:85]]
+    for ours, theirs in zip(part[1:], whole[76:85], strict=True):  # the first had no neighbour to be made of
+        assert np.array_equal(ours.image.to_ndarray(), theirs.image.to_ndarray())
+
+
 def test_pixels_that_are_not_square_stay_so(tmp_path: Path, models: Models) -> None:
     """Of the stream that was read: the small one in front of it has square pixels."""
     path = film(tmp_path / "wide.mkv", "-map", "0", "-map", "0", *X264, "-s:v:0", "80x60", "-aspect:v:0", "4:3", "-aspect:v:1", "16:9")

@@ -53,7 +53,7 @@ def frames_of(path, limit=None, start_s=0.0, end_s=None, with_faces=True):
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
         info = SourceInfo(path.name, "video", stream.width, stream.height, stream.average_rate, stream.frames, None, str(path),
-                          bool(container.streams.audio), start_s, end_s)  # fmt: skip
+                          bool(container.streams.audio), start_s, end_s, stream.sample_aspect_ratio)  # fmt: skip
         first, count = None, 0
         for image in container.decode(stream):
             first = image.pts if first is None else first

@@ -1,0 +1,160 @@
+"""Detectors and classifiers of others, by path, through the whole pipeline.
+
+YuNet and SCRFD are the released files; the YOLO exports are our detector in the form that Ultralytics writes; the classifiers are
+made by hand, so that every probability is known.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import onnx_by_hand
+import pytest
+from clips import portrait
+from command import fer, rows
+
+from engines import load_classifier, load_detector
+from engines.contract import LABELS
+from engines.manifest import MODELS
+from pipeline.api import run
+from pipeline.config import load_config
+from pipeline.errors import FerError, UsageError
+
+OURS = MODELS / "yolo11n_face.onnx"
+
+
+@pytest.fixture(scope="module")
+def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two heads of different size."""
+    path = tmp_path_factory.mktemp("picture") / "two.png"
+    canvas = np.full((480, 640, 3), 90, np.uint8)
+    canvas[40:440, 40:360] = portrait((320, 400))
+    canvas[120:320, 420:620] = portrait((200, 200))
+    cv2.imwrite(str(path), canvas)
+    return path
+
+
+def watched(picture: Path, folder: Path, **settings: object) -> list[dict]:
+    """The face rows of a picture."""
+    config = load_config(None, {key.replace("__", "."): str(value) for key, value in settings.items()})
+    run(picture, events=folder / "rows.jsonl", overwrite=True, config=config)
+    return [row for row in rows(folder / "rows.jsonl") if row["kind"] == "face"]
+
+
+def boxes(found: list[dict]) -> np.ndarray:
+    return np.array(sorted([row["x1"], row["y1"], row["x2"], row["y2"]] for row in found))
+
+
+def _xml(folder: Path) -> Path:
+    """As `yolo export format=openvino` does: fp16 weights, one size."""
+    import openvino
+
+    path = folder / "export.xml"
+    openvino.save_model(openvino.Core().read_model(onnx_by_hand.as_ultralytics_exports(OURS, folder / "x.onnx", (640, 640))), path)
+    return path
+
+
+DETECTORS: dict[str, Callable[[Path], Path]] = {
+    "ONNX of one size": lambda folder: onnx_by_hand.as_ultralytics_exports(OURS, folder / "a.onnx", (640, 640)),
+    "ONNX of a small, flat size": lambda folder: onnx_by_hand.as_ultralytics_exports(OURS, folder / "b.onnx", (416, 320)),
+    "ONNX of any size": lambda folder: onnx_by_hand.as_ultralytics_exports(OURS, folder / "c.onnx"),
+    "OpenVINO": _xml,
+}
+
+
+@pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
+@pytest.mark.parametrize("export", list(DETECTORS))
+def test_exports_of_ultralytics_find_the_same_faces(picture: Path, tmp_path: Path, export: str, backend: str) -> None:
+    if (export, backend) == ("OpenVINO", "onnxruntime"):
+        pytest.skip("an .xml is OpenVINO's own")
+    model = DETECTORS[export](tmp_path)
+    ours = boxes(watched(picture, tmp_path))
+    found = watched(picture, tmp_path, detect__model=model, backend=backend, detect__conf=0.45)
+    assert [row["tracker_id"] for row in found] == [1, 2]
+    assert np.abs(boxes(found) - ours).max() < 12, "of boxes of some 150 pixels"
+    assert all(row["emotion"] for row in found)
+
+
+@pytest.mark.parametrize("name", ["face_detection_yunet_2023mar.onnx", "scrfd_500m_bnkps.onnx"])
+def test_yunet_and_scrfd_find_the_same_faces(picture: Path, tmp_path: Path, weights: Path, name: str) -> None:
+    ours = boxes(watched(picture, tmp_path))
+    found = watched(picture, tmp_path, detect__model=weights / name)
+    theirs = boxes(found)
+    assert theirs.shape == ours.shape == (2, 4)
+    centres = lambda b: (b[:, :2] + b[:, 2:]) / 2  # noqa: E731
+    assert np.abs(centres(ours) - centres(theirs)).max() < 30
+    info = json.loads(rows(tmp_path / "rows.jsonl")[0]["info"])
+    assert info["models"]["detector"]["name"] == name
+    assert len(info["models"]["detector"]["sha256"]) == 64
+
+
+SIX = ["happy", "sad", "surprise", "neutral", "angry", "fear"]
+SEVEN = list(reversed(LABELS))
+EIGHT = ["Anger", "Contempt", "Disgust", "Fear", "Happiness", "Neutral", "Sadness", "Surprise"]
+"""As EmotiEffLib's models are called."""
+SAYS = dict(zip(EIGHT, ["angry", "Contempt", "disgust", "fear", "happy", "neutral", "sad", "surprise"], strict=True))
+
+
+@pytest.mark.parametrize("labels", [SIX, SEVEN, EIGHT], ids=["six classes", "seven in another order", "eight"])
+def test_a_classifier_with_its_own_classes_fills_the_seven_columns(picture: Path, tmp_path: Path, labels: list[str]) -> None:
+    path = onnx_by_hand.classifier(tmp_path / "mine.onnx", len(labels), labels=json.dumps(labels), crop_margin="1.1")
+    found = watched(picture, tmp_path, classify__model=path, smooth__min_confidence=0.01)
+    assert len(found) == 2
+    ours = [SAYS.get(label, label) for label in labels]
+    for row in found:
+        raw = {label: row[f"raw_{label}"] for label in LABELS}
+        extra = json.loads(row["info"])["extra"] if row["info"] else {}
+        assert {label for label, value in raw.items() if value is not None} == set(ours) & set(LABELS)
+        assert {label for label in LABELS if row[f"p_{label}"] is None} == set(LABELS) - set(ours)
+        assert set(extra) == set(ours) - set(LABELS)
+        both = raw | extra
+        logs = [math.log(both[label]) for label in ours]  # logits grow by the same step from column to column
+        assert np.diff(logs) == pytest.approx([logs[1] - logs[0]] * (len(logs) - 1), abs=0.02)
+        assert sum(value for value in both.values() if value is not None) == pytest.approx(1, abs=1e-4)
+        assert row["emotion"] == next(label for label in reversed(ours) if label in LABELS)
+
+
+def test_a_softmax_at_the_end_is_not_taken_twice(picture: Path, tmp_path: Path) -> None:
+    plain = watched(picture, tmp_path, classify__model=onnx_by_hand.classifier(tmp_path / "a.onnx", 7))
+    ended = watched(picture, tmp_path, classify__model=onnx_by_hand.classifier(tmp_path / "b.onnx", 7, softmax=True))
+    for one, other in zip(plain, ended, strict=True):
+        assert [one[f"raw_{label}"] for label in LABELS] == pytest.approx([other[f"raw_{label}"] for label in LABELS], abs=0.01)
+
+
+def test_a_classifier_in_colour_with_float_input(picture: Path, tmp_path: Path) -> None:
+    path = onnx_by_hand.classifier(tmp_path / "c.onnx", 7, size=64, channels=3, kind=1, mean="0", std="1")
+    found = watched(picture, tmp_path, classify__model=path)
+    assert all(row["raw_neutral"] > row["raw_angry"] for row in found)
+
+
+def test_a_classifier_of_something_else_is_a_sentence(picture: Path, tmp_path: Path) -> None:
+    path = onnx_by_hand.classifier(tmp_path / "d.onnx", 2, labels='["cat", "dog"]')
+    with pytest.raises(UsageError, match=r"d\.onnx says cat, dog; expected some of angry"):
+        watched(picture, tmp_path, classify__model=path)
+    with pytest.raises(FerError, match="answers 8 columns but names 7 labels"):
+        watched(picture, tmp_path, classify__model=onnx_by_hand.classifier(tmp_path / "e.onnx", 8))
+
+
+def test_a_detector_and_a_classifier_by_path_on_the_command_line(picture: Path, tmp_path: Path) -> None:
+    detector = DETECTORS["ONNX of one size"](tmp_path)
+    classifier = onnx_by_hand.classifier(tmp_path / "six.onnx", 6, labels=json.dumps(SIX))
+    done = fer("--source", picture, "--detector", detector, "--classifier", classifier, "--events", tmp_path / "r.csv", "--quiet")
+    assert done.returncode == 0, done.stderr
+    done = fer("--source", picture, "--detector", classifier, "--quiet")
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+
+
+def test_a_checkpoint_wants_to_be_vouched_for(picture: Path, weights: Path) -> None:
+    done = fer("--source", picture, "--detector", weights / "yolo11n_face.pt", "--quiet")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "unsafe" in done.stderr
+
+
+def test_loading_by_path_tells_what_the_model_is(weights: Path, tmp_path: Path) -> None:
+    assert load_detector(weights / "scrfd_500m_bnkps.onnx").contract.kind == "scrfd"
+    assert load_classifier(onnx_by_hand.classifier(tmp_path / "six.onnx", 6, labels=json.dumps(SIX))).labels == tuple(SIX)
