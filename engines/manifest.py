@@ -177,9 +177,12 @@ def sidecar_of(path: Path) -> Path:
 
 def _built(path: Path, task: str) -> Entry:
     """What `fer-build engine` made carries its model's contract in the .json beside it."""
-    from engines.sidecar import read_sidecar
+    from engines.sidecar import check_source, read_sidecar
 
     sidecar = read_sidecar(path)
+    source = shipped().get(sidecar.source)
+    if source is not None:
+        check_source(path, sidecar, source.sha256)
     if sidecar.task != task:
         raise UsageError(f"{path} is a {sidecar.task}, and a {task} was asked for; give another file")
     try:

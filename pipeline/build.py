@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
+import sys
 import uuid
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -38,6 +40,8 @@ if TYPE_CHECKING:
     from pipeline.config import Config
     from pipeline.flow.ledger import LedgerSnapshot
     from pipeline.flow.protocols import Sink, Source, Stage
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -89,6 +93,8 @@ class Run:
         """Blocks until everything is written; the summary as plain values. Raises the first error (FerError)."""
         try:
             self._result = self._pipeline.run()
+            for name, why in self._result.detached.items():
+                log.warning("%s: %s; the run went on without it", name, why)
         finally:
             self.summary = self._summary_sink.result(self._ledger)
             for sink in self._sinks:
@@ -115,7 +121,8 @@ class Run:
         """The table for people, on standard error: standard output may be taken by rows."""
         from rich.console import Console
 
-        self._summary_sink.print(Console(stderr=True))
+        # Off a terminal nothing is broken into lines: whoever reads it looks for whole paths.
+        self._summary_sink.print(Console(stderr=True, width=None if sys.stderr.isatty() else 1000))
 
     @property
     def _summary_sink(self) -> SummarySink:
@@ -132,6 +139,9 @@ def build(config: Config, texts: Sequence[str], options: Options) -> Run:
     if options.interactive and not (options.output or options.events or options.report or options.show) and any(one.live for one in parsed):
         options = replace(options, show=True) if has_display() else replace(options, events="-")
     ledger = Ledger()
+    if options.show and not has_display():
+        log.warning("--show: no display is set (DISPLAY, WAYLAND_DISPLAY); the run goes on without a window")
+        options = replace(options, show=False)
     sources = [_source(one, name, config, options, ledger) for one, name in zip(parsed, names, strict=True)]
     named = dict(zip(names, parsed, strict=True))
     events = _event_files(named, options)
@@ -152,7 +162,7 @@ def build(config: Config, texts: Sequence[str], options: Options) -> Run:
         *(_annotated(path, name, config, options) for name, path in outputs),
         *([ReportSink(options.report, info=info, overwrite=options.overwrite)] if options.report else []),
         *([WindowSink(top_k=config.video.top_k, on_close=lambda: later[0].stop())] if options.show else []),
-        *([] if options.quiet else [ProgressSink()]),
+        *([] if options.quiet else [ProgressSink(len(sources))]),
         *options.sinks,
         SummarySink(),
     ]
@@ -229,7 +239,7 @@ def _annotated(path: str, name: str | None, config: Config, options: Options) ->
     shared: dict[str, Any] = {"top_k": config.video.top_k, "purpose": config.purpose, "overwrite": options.overwrite, "source": name}
     if Path(path).suffix.lower() in PICTURE_SUFFIXES or not Path(path).suffix:
         return ImagesSink(path, **shared)
-    return VideoSink(path, preset=config.video.preset, crf=config.video.crf, **shared)
+    return VideoSink(path, codec=config.video.codec, preset=config.video.preset, crf=config.video.crf, **shared)
 
 
 def _event_files(named: dict[str, Parsed], options: Options) -> list[tuple[str | None, str]]:

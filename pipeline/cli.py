@@ -19,6 +19,7 @@ Examples:
   fer-stream --source demo --output out/demo.mp4            try it, no camera needed
   fer-stream --source 0                                     webcam, in a window
   fer-stream --source talk.mp4 --output talk-faces.mp4 --events talk.csv
+  fer-stream --source talk.mp4 --output safe.mp4 --report talk.html --privacy blur
   fer-stream --source rtsp://user:pass@10.0.0.7/stream --events - | jq .emotion
   fer-stream --source photos/ --output annotated/ --events photos.jsonl
   fer-stream --source a.mp4 --source b.mp4 --output out/ --events out/
@@ -72,7 +73,9 @@ class _Time(click.ParamType):
 @click.option("--classifier", metavar="NAME|PATH", help="Expression classifier: a shipped name or a model file.")
 @click.option("--head", type=click.Choice(["crowd", "fer2013"]), help="Labels as ten taggers gave them (default), or FER2013's own.")
 @click.option(
-    "--backend", type=click.Choice(["auto", "openvino", "torch", "onnxruntime", "tensorrt", "fake"]), help="What runs the models."
+    "--backend",
+    type=click.Choice(["auto", "openvino", "torch", "onnxruntime", "tensorrt", "tensorrt-rtx", "fake"]),
+    help="What runs the models.",
 )
 @click.option("--device", metavar="DEVICE", help="auto, cpu, cuda:0 …")
 @click.option("--imgsz", type=int, metavar="PIXELS", help="Longer side of the detector's input (640).")
@@ -84,6 +87,7 @@ class _Time(click.ParamType):
 @click.option("--max-frames", type=click.IntRange(min=1), metavar="N", help="Stop after so many frames of each source.")
 @click.option("--realtime", is_flag=True, help="Pace a file by its own clock.")
 @click.option("--top-k", type=click.IntRange(0, 7), metavar="K", help="Probabilities drawn per face (3).")
+@click.option("--codec", metavar="NAME", help="h264 (default), hevc, av1, or a machine's own encoder: h264_nvenc, hevc_qsv …")
 @click.option("--preset", metavar="P", help="x264 preset (ultrafast).")
 @click.option("--crf", type=int, metavar="N", help="x264 quality, 0 best to 51 (23).")
 @click.option("--privacy", type=click.Choice(["none", "blur"]), help="blur: a mosaic over every face in all that is shown or written.")
@@ -114,9 +118,8 @@ def cli(
     config = load_config(find_config(config_file), settings)
     from pipeline.build import Options, build
 
-    given = {
-        name: options[name] for name in ("output", "events", "report", "show", "start", "end", "max_frames", "realtime", "overwrite", "unsafe_pickle")
-    }
+    files, limits = ("output", "events", "report", "overwrite"), ("start", "end", "max_frames", "realtime")
+    given = {name: options[name] for name in (*files, *limits, "show", "unsafe_pickle")}
     run = build(config, list(sources), Options(**given, quiet=quiet, interactive=not as_json))
     with _signals(run):
         result = run.run()
@@ -136,7 +139,7 @@ def cli(
 _SETTINGS = {
     "detector": "detect.model", "classifier": "classify.model", "head": "classify.head", "backend": "backend", "device": "device",
     "imgsz": "detect.imgsz", "conf": "detect.conf", "detect_interval": "detect.interval", "top_k": "video.top_k", "preset": "video.preset",
-    "crf": "video.crf", "purpose": "purpose", "stride": "stride", "privacy": "privacy",
+    "crf": "video.crf", "codec": "video.codec", "purpose": "purpose", "stride": "stride", "privacy": "privacy",
 }  # fmt: skip
 """Options that are settings under another name."""
 _ABOUT_SETTINGS = {*_SETTINGS, "config_file", "changes"}

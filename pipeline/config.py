@@ -78,15 +78,16 @@ class Live(_Section):
 class Video(_Section):
     """The annotated video."""
 
-    preset: str = Field("ultrafast", description="x264 preset")
-    crf: int = Field(23, ge=0, le=51, description="x264 quality, lower is better")
+    codec: str = Field("h264", description="h264, hevc, av1, or a machine's own encoder (h264_nvenc, hevc_qsv …)")
+    preset: str = Field("ultrafast", description="speed in x264's words, ultrafast … veryslow; other encoders get what comes closest")
+    crf: int = Field(23, ge=0, le=51, description="quality in x264's numbers, lower is better")
     top_k: int = Field(3, ge=0, le=7, description="probabilities shown per face")
 
 
 class Config(_Section):
     """A whole run."""
 
-    backend: Literal["auto", "openvino", "torch", "onnxruntime", "tensorrt", "fake"] = "auto"
+    backend: Literal["auto", "openvino", "torch", "onnxruntime", "tensorrt", "tensorrt-rtx", "fake"] = "auto"
     device: str = Field("auto", description="auto, cpu, cuda:0 …")
     max_batch: int | None = Field(None, ge=1, description="frames per batch; 1 on CPU, 16 on CUDA where not given")
     stride: int = Field(1, ge=1, description="every n-th frame is processed, the others are dropped")

@@ -88,7 +88,7 @@ class Cuda:
         address = c_void_p()
         self._call("cuMemHostAlloc", byref(address), c_size_t(size), 0)
         buffer = (ctypes.c_uint8 * size).from_address(int(address.value or 0))
-        return np.frombuffer(buffer, np.uint8), int(address.value or 0)
+        return np.ctypeslib.as_array(buffer), int(address.value or 0)
 
     def free_host(self, address: int) -> None:
         self._call("cuMemFreeHost", c_void_p(address))

@@ -142,7 +142,7 @@ class _Buffer:
         self._bytes, self.host = cuda.page_locked(size)
         self.device = cuda.device_memory(size)
 
-    def view(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    def view(self, shape: tuple[int, ...], dtype: Any) -> Any:
         count = int(np.prod(shape)) * np.dtype(dtype).itemsize
         return self._bytes[:count].view(dtype).reshape(shape)
 

@@ -29,7 +29,7 @@ IMAGES_PER_FALSE_POSITIVE = 20
 def score_detector(detector: Detector, pictures: Sequence[Picture], sides: Sequence[int] = SIDES) -> dict[str, Any]:
     """{"ap50": {8: …}, "recall": {8: …}, "faces": {8: …}}; recall at one false positive per 20 images. `detector` at FLOOR."""
     answers = detector.detect([picture.image for picture in pictures])  # as one list: one compilation for each shape
-    found = [(faces.xyxy, faces.confidence) for faces in answers]
+    found = [(faces.xyxy, np.asarray(faces.confidence)) for faces in answers]
     return score_boxes([picture.boxes for picture in pictures], found, sides)
 
 
@@ -116,5 +116,5 @@ def _outcomes(matched: Sequence[Any], truths: Sequence[np.ndarray], smallest: in
     return np.concatenate(confidences), np.concatenate(hits)
 
 
-def _side(boxes: np.ndarray) -> np.ndarray:
+def _side(boxes: np.ndarray) -> Any:
     return np.maximum(boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1])

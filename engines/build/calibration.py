@@ -44,7 +44,7 @@ def parity_samples(contract: DetectorContract | ClassifierContract, *folders: Pa
         from skimage.data import astronaut
     except ImportError as error:
         raise UsageError("checking an engine needs real images: give their folder with --data, or pip install scikit-image") from error
-    portrait = np.ascontiguousarray(astronaut()[:, :, ::-1])
+    portrait = np.ascontiguousarray(astronaut()[:, :, ::-1])  # type: ignore[no-untyped-call]
     if isinstance(contract, DetectorContract):
         pictures = [np.ascontiguousarray(portrait[:side, :side]) for side in (512, 448, 384, 320, 288)]
         return [letterbox(p, letterbox_geometry(len(p), len(p), contract.imgsz, contract.stride))[None] for p in pictures]

@@ -72,7 +72,7 @@ def build_engine(
     reference = _load(model, task)
     with tempfile.TemporaryDirectory(prefix=".fer-build-", dir=output.parent) as folder:
         made = Path(folder) / output.name
-        graph = _graph(entry.path, reference, precision, calibration, Path(folder), say)
+        graph = _graph(entry.path, reference, backend, precision, calibration, Path(folder), say)
         details = _convert(graph, made, backend, precision, _profile(reference, batch, imgsz), say)
         say("checking it against fp32")
         found, note = _parity(reference, graph, made, backend, precision, calibration, data)
@@ -141,13 +141,13 @@ def _is_quantised(path: Path) -> bool:
     return any(node.op == "DequantizeLinear" for node in read_onnx(path).nodes)
 
 
-def _graph(source: Path, reference: Any, precision: str, calibration: Path | None, folder: Path, say: Say) -> Path:
-    """The ONNX that computes in `precision`."""
+def _graph(source: Path, reference: Any, backend: str, precision: str, calibration: Path | None, folder: Path, say: Say) -> Path:
+    """The ONNX that computes in `precision`. OpenVINO halves its weights by itself and computes in what its CPU is best at."""
     from engines.build.fp16_from_onnx import fp16_from_onnx
     from engines.build.int8_from_onnx import KEPT, int8_from_onnx
 
     kept = KEPT[reference.entry.task]
-    if precision == "fp32" or (precision == "int8" and _is_quantised(source)):
+    if precision == "fp32" or (precision == "int8" and _is_quantised(source)) or (precision == "fp16" and backend == "openvino"):
         return source
     if precision == "fp16":
         say("writing the graph in fp16")
@@ -193,7 +193,7 @@ def _profile(reference: Any, batch: tuple[int, int, int], imgsz: int | None) -> 
     name = reference._engine.inputs[0].name
     contract: DetectorContract | ClassifierContract = reference.contract
     if isinstance(contract, ClassifierContract):
-        sides = ((3 if contract.colour == "rgb" else 1, contract.input_size, contract.input_size),) * 3
+        sides: tuple[tuple[int, ...], ...] = ((3 if contract.colour == "rgb" else 1, contract.input_size, contract.input_size),) * 3
     else:
         longest, stride = imgsz or contract.imgsz, contract.stride
         if longest % stride:
@@ -229,5 +229,5 @@ def _scores(reference: Any, other: Any, data: Path, task: str) -> dict[str, tupl
 
     if task == "classifier":
         return check.scores_of(reference, other, read_faces(data, "PublicTest"), task)
-    low = [Detector(one._engine, one.entry, conf=FLOOR) for one in (reference, other)]
-    return check.scores_of(*low, read_pictures(data, "val"), task)
+    low, low_other = (Detector(one._engine, one.entry, conf=FLOOR) for one in (reference, other))
+    return check.scores_of(low, low_other, read_pictures(data, "val"), task)

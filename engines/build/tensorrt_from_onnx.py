@@ -71,7 +71,7 @@ def load_library(library: str) -> Any:
 def _logger(trt: Any, heard: list[str]) -> Any:
     """The library's own complaints go to `heard`. It keeps the first logger of a process for good, hence the one for all."""
 
-    class Told(trt.ILogger):  # type: ignore[misc, name-defined]
+    class Told(trt.ILogger):  # type: ignore[misc]
         def log(self, severity: Any, message: str) -> None:
             if severity in (trt.ILogger.Severity.INTERNAL_ERROR, trt.ILogger.Severity.ERROR):
                 self.heard.append(message)
@@ -112,4 +112,4 @@ def _without_uint8_layers(source: Path) -> bytes:
             first.attribute.extend(to)
             second.attribute.extend(perm)
     del model.graph.value_info[:]
-    return model.SerializeToString()
+    return bytes(model.SerializeToString())

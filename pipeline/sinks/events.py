@@ -28,7 +28,7 @@ class RowsFile(Protocol):
 
 
 def events_format(path: str) -> str:
-    """"jsonl", "csv" or "parquet", from the suffix; devices, pipes and "-" take JSON lines. UsageError for anything else."""
+    """ "jsonl", "csv" or "parquet", from the suffix; devices, pipes and "-" take JSON lines. UsageError for anything else."""
     if is_stream(path):
         return "jsonl"
     suffix = Path(path).suffix.lower()

@@ -184,7 +184,10 @@ class _Columns:
     def _to_columns(self) -> None:
         rows, self._rows = self._rows, []
         if rows:
-            columns = [self._pa.array([_typed(name, row[name]) for row in rows], kind) for name, kind in zip(COLUMNS, self._schema.types, strict=True)]
+            columns = [
+                self._pa.array([_typed(name, row[name]) for row in rows], kind)
+                for name, kind in zip(COLUMNS, self._schema.types, strict=True)
+            ]
             self._chunks.append(self._pa.record_batch(columns, schema=self._schema))
 
     def _write_group(self) -> None:

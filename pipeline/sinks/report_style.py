@@ -45,7 +45,8 @@ section.note{border-left:4px solid rgb(var(--heat));font-size:.93rem}
 .uncertain i{height:.3em;vertical-align:.2em}
 .timeline{--who:150px;margin-top:10px}
 .timeline details{border-top:1px solid var(--line)}
-.timeline summary{display:grid;grid-template-columns:var(--who) 1fr;gap:14px;align-items:center;padding:8px 0;cursor:pointer;list-style:none}
+.timeline summary{display:grid;grid-template-columns:var(--who) 1fr;gap:14px;align-items:center;padding:8px 0;
+cursor:pointer;list-style:none}
 .timeline summary::-webkit-details-marker{display:none}
 .timeline summary:hover svg,.timeline summary:focus-visible svg{outline:2px solid rgb(var(--heat))}
 .who{display:flex;gap:10px;align-items:center}

@@ -124,11 +124,11 @@ class SummarySink:
         result = self._last or self.result()
         speed = "" if result["fps"] is None else f" in {result['seconds']:.1f} s, {result['fps']:.1f} fps"
         head = f"[bold]{result['frames']} frames[/bold]{speed} · faces in them: {result['faces']} · tracks: {result['tracks']}"
-        console.print(head, highlight=False)
+        console.print(head, highlight=False, soft_wrap=True)
         for name, account in result["sources"].items():
             dropped = ", ".join(f"{count} {cause}" for cause, count in account["dropped"].items()) or "none"
             line = f"{name}: {account['decoded']} decoded, {account['shown']} shown, dropped: {dropped}"
-            console.print(line, highlight=False, markup=False)
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
         tracks = sorted(result["tracks_detail"], key=lambda track: track["first_pts_s"] - track["last_pts_s"])[:most]
         if tracks:
             several = len(result["sources"]) > 1

@@ -1,4 +1,4 @@
-"""The annotated video: H.264 in MP4, MOV or MKV, right in time, with the file's own sound, readable while it grows.
+"""The annotated video: H.264, HEVC or AV1 in MP4, MOV or MKV, right in time, with the file's own sound, readable while it grows.
 
 Measured (PyAV 18.1): MP4 with `hybrid_fragmented+delay_moov` and fragments of half a second keeps every PTS exactly,
 plays after a SIGKILL from the second second on, and becomes an ordinary MP4 when it is closed. `frag_keyframe+empty_moov`
@@ -26,6 +26,7 @@ from pipeline.draw import draw_faces
 from pipeline.errors import SinkError
 from pipeline.flow.batch import Batch, Ended
 from pipeline.sinks.audio import Audio
+from pipeline.sinks.encoders import check_codec, encoder
 from pipeline.sinks.growing_file import GrowingFile
 from pipeline.sinks.outputs import video_suffix
 from pipeline.sinks.planes import Pictures, canvas_of, colour_tags, is_bt709
@@ -44,7 +45,8 @@ class VideoSink:
 
     path: .mp4, .mov or .mkv (UsageError otherwise), made when the first frame arrives.
     source: the only source that is written; None: whichever frames come first decide.
-    preset, crf: x264's. threads: its threads, None: 1.5 per core, fewer at low frame rates.
+    codec: h264, hevc, av1, or an encoder's name (see encoders.py). preset, crf: x264's words, whatever the codec.
+    threads: of the encoder, None: 1.5 per core, fewer at low frame rates.
     top_k: 0…7 probabilities per face; draw False: no overlay. purpose, title: into the file's metadata.
 
     Raises SinkError when writing fails; what is written stays, unfinished but readable. Closing finishes the file.
@@ -52,15 +54,17 @@ class VideoSink:
 
     best_effort = False
 
-    def __init__(self, path: str | os.PathLike[str], source: str | None = None, *, preset: str = "ultrafast", crf: int = 23,
-                 top_k: int = 3, draw: bool = True, threads: int | None = None, purpose: str = "", title: str | None = None,
+    def __init__(self, path: str | os.PathLike[str], source: str | None = None, *, codec: str = "h264", preset: str = "ultrafast",
+                 crf: int = 23, top_k: int = 3, draw: bool = True, threads: int | None = None, purpose: str = "", title: str | None = None,
                  overwrite: bool = False) -> None:  # fmt: skip
         self.path = os.fspath(path)
         self._format = _FORMATS[video_suffix(self.path)]
         self.name = "video" if source is None else f"video of {source}"
         self.source = source
         self.frames_written = 0
-        self._preset, self._crf, self._top_k, self._draw, self._threads = preset, crf, top_k, draw, threads
+        check_codec(codec, self.path, preset)
+        self._coding: dict[str, Any] = {"codec": codec, "preset": preset, "crf": crf, "threads": threads}
+        self._top_k, self._draw = top_k, draw
         self._metadata = {"title": title or "", "comment": f"Faces analysed by fer-stream. Purpose: {purpose or 'not declared'}"}
         self._overwrite = overwrite
         self._pictures = Pictures()
@@ -100,8 +104,7 @@ class VideoSink:
 
     def _encode(self, frame: Frame, picture: av.VideoFrame) -> None:
         if self._writer is None:
-            self._writer = _Writer(self.path, self._format, frame, picture, self._overwrite, self._preset, self._crf,
-                                   self._threads, self._metadata)  # fmt: skip
+            self._writer = _Writer(self.path, self._format, frame, picture, self._overwrite, self._coding, self._metadata)
         self._writer.write(frame, picture)
 
     def _guarded(self, action: Callable[[], Any]) -> None:
@@ -121,8 +124,8 @@ class VideoSink:
 class _Writer:
     """An open output: encoder, sound, clock."""
 
-    def __init__(self, path: str, format_name: str, frame: Frame, picture: av.VideoFrame, overwrite: bool, preset: str,
-                 crf: int, threads: int | None, metadata: dict[str, str]) -> None:  # fmt: skip
+    def __init__(self, path: str, format_name: str, frame: Frame, picture: av.VideoFrame, overwrite: bool,
+                 coding: dict[str, Any], metadata: dict[str, str]) -> None:  # fmt: skip
         info = frame.info
         self.size = (picture.width, picture.height)
         self._info = info
@@ -143,7 +146,7 @@ class _Writer:
             self._container.metadata.update({key: value for key, value in metadata.items() if value})
             rate = info.average_rate if info.average_rate and 1 <= info.average_rate <= 240 else Fraction(25)
             self._rate = rate
-            self._stream = self._video_stream(frame.image, rate, preset, crf, threads)
+            self._stream = self._video_stream(frame.image, rate, **coding)
             if self._audio is not None:
                 self._audio.add_to(self._container, path)
             self._container.start_encoding()
@@ -168,22 +171,21 @@ class _Writer:
             options["cluster_time_limit"] = "500"
         return av.open(self._file, "w", format=format_name, options=options, buffer_size=_ONE_WRITE)
 
-    def _video_stream(self, image: av.VideoFrame, rate: Fraction, preset: str, crf: int, threads: int | None) -> Any:
-        lookahead = min(10, int(rate * Fraction(2, 5)))
-        stream = self._container.add_stream("libx264", rate=rate)
+    def _video_stream(self, image: av.VideoFrame, rate: Fraction, codec: str, preset: str, crf: int, threads: int | None) -> Any:
+        held = int(rate * Fraction(2, 5))  # frames of 0.4 s
+        threads = threads or max(2, min(3 * (os.cpu_count() or 1) // 2, held))
+        chosen = encoder(codec, preset=preset, crf=crf, lookahead=min(10, held), threads=threads)
+        stream = self._container.add_stream(chosen.name, rate=rate)
         stream.width, stream.height = self.size
-        stream.pix_fmt = "yuv420p"
+        stream.pix_fmt = chosen.pix_fmt
         stream.time_base = stream.codec_context.time_base = self._time_base
         for name, value in colour_tags(image).items():
             setattr(stream.codec_context, name, value)
         if self._info.pixel_shape is not None:
             stream.codec_context.sample_aspect_ratio = self._info.pixel_shape
-        if threads is None:
-            threads = max(2, min(3 * (os.cpu_count() or 1) // 2, int(rate * Fraction(2, 5))))
-        options = {"preset": preset, "crf": str(crf), "threads": str(threads)}
-        if preset not in ("ultrafast", "superfast"):  # these look ahead by 0 frames on their own
-            options["rc-lookahead"] = str(lookahead)
-        stream.codec_context.options = options
+        if chosen.codec_tag is not None and not self._matroska:
+            stream.codec_context.codec_tag = chosen.codec_tag
+        stream.codec_context.options = chosen.options
         return stream
 
     def write(self, frame: Frame, picture: av.VideoFrame) -> None:
@@ -231,7 +233,9 @@ class _Writer:
                 self._container.mux(self._held)
             self._held = packet
         if last and self._held is not None:
-            self._held.duration = max(self._last_duration, 1)
+            # Up to the video's end, though a B-frame is not its last: libavformat takes the length from the last fragment
+            # alone, and where only B-frames are in it, players would cut off the frames that are shown after them.
+            self._held.duration = max(self._last_pts + self._last_duration - self._held.pts, 1)
             self._container.mux(self._held)
             self._held = None
 

@@ -26,7 +26,8 @@ class Detect:
     name = "detect"
     lookahead = 0
 
-    def __init__(self, detector: Detector, *, interval: int = 1, floor: float = 0.1, max_faces: int = 1000, suspicion: float | None = None) -> None:
+    def __init__(self, detector: Detector, *, interval: int = 1, floor: float = 0.1, max_faces: int = 1000,
+                 suspicion: float | None = None) -> None:  # fmt: skip
         self._detector = detector
         self._interval, self._floor, self._max_faces = interval, floor, max_faces
         self._lowest = floor if suspicion is None else min(floor, suspicion)

@@ -3,10 +3,12 @@
 The stage comes last and replaces `frame.image`, so nothing downstream can forget to. It hides more than it must: all that
 the detector suspects (from its floor on, what the tracker threw away included), with a margin that takes in the head, and
 each of it for a while before and after, because a face is missed exactly where it turns, blurs or is half covered.
-A mosaic is written straight on the planes of the decoded picture (1.1 ms for a 720p frame with two faces, most of it the
-copy); formats whose samples are not whole bytes are converted first.
+A mosaic is written straight on the planes of the decoded picture (0.8 ms for a 720p frame with two faces, 0.2 of
+it the copy; the demo then runs at 42 instead of 48 frames per second); formats whose samples are not whole bytes are
+converted first. Sound is not changed: a voice is heard.
 
-Measured on fifteen clips and photos (our detector at .45, YuNet at .6, native size and 640 pixels): see `CELLS`.
+The numbers below are the first that left nothing to our detector (at .45) and to YuNet (at .6, at full size and at 640
+pixels) on thirteen clips and seven photos; with six cells and a fifth of margin YuNet still found a face in 2 % of the frames.
 """
 
 from __future__ import annotations

@@ -37,6 +37,17 @@ def float_detector(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+def sensitive_classifier(tmp_path: Path) -> Path:
+    """Its labels hang on weights that differ by less than fp16's steps: 1, 1.0001, …"""
+    weights = np.tile(1 + np.arange(7, dtype=np.float32) * np.float32(1e-4), (1600, 1))
+    nodes = [node("Cast", ["faces"], ["x"], to=1), node("Flatten", ["x"], ["flat"], axis=1), node("MatMul", ["flat", "w"], ["logits"])]
+    path = tmp_path / "sensitive.onnx"
+    outputs = [value_info("logits", 1, (None, 7))]
+    path.write_bytes(model(nodes, [tensor("w", weights)], [value_info("faces", 2, (None, 1, 40, 40))], outputs))
+    return path
+
+
+@pytest.fixture
 def absurd_onnx(tmp_path: Path) -> Path:
     """200 bytes that ask for an array of 2^60 values."""
     nodes = [node("ConstantOfShape", ["size"], ["y"]), node("Identity", ["images"], ["z"])]

@@ -50,7 +50,13 @@ def test_rows_and_columns_are_those_of_json_lines_in_their_order(tmp_path: Path)
 
 def test_columns_have_types(tmp_path: Path) -> None:
     kinds = {field.name: str(field.type) for field in schema()}
-    assert (kinds["frame"], kinds["x1"], kinds["observed"], kinds["p_sad"], kinds["kind"]) == ("int64", "double", "bool", "double", "string")
+    assert (kinds["frame"], kinds["x1"], kinds["observed"], kinds["p_sad"], kinds["kind"]) == (
+        "int64",
+        "double",
+        "bool",
+        "double",
+        "string",
+    )
     assert kinds["time_utc"] == "timestamp[ms, tz=UTC]"
     written(tmp_path / "a.parquet", golden()).close()
     times = [time for time in pq.read_table(tmp_path / "a.parquet")["time_utc"].to_pylist() if time]

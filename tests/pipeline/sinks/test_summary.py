@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import io
 import json
+from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
+from command import fer
 from rich.console import Console
 
 from pipeline.flow.ledger import LedgerSnapshot, SourceLedger
@@ -89,3 +92,13 @@ def test_a_run_without_frames_prints_a_line():
     sink.result()
     sink.print(Console(file=text, width=100))
     assert text.getvalue().strip() == "0 frames · faces in them: 0 · tracks: 0"
+
+
+def test_off_a_terminal_no_path_is_broken_into_lines(tmp_path: Path) -> None:
+    folder = tmp_path / ("a folder with quite a long name " * 4).strip()
+    folder.mkdir()
+    picture = folder / "blank.png"
+    cv2.imwrite(str(picture), np.zeros((64, 64, 3), np.uint8))
+    done = fer("--source", picture, "--backend", "fake", "--output", tmp_path / "out.png")
+    assert done.returncode == 0
+    assert f"{picture}: 1 decoded, 1 shown, dropped: none" in done.stderr.splitlines()

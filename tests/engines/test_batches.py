@@ -1,0 +1,78 @@
+"""However a batch falls, whoever calls, each image gets its own answer: on every backend that is here."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+
+from engines import load_classifier, load_detector, select
+
+CASES = [(backend, model) for backend in ("openvino", "onnxruntime", "torch") for model in (None, "emotion_cnn_int8")]
+
+
+@pytest.fixture(params=CASES, ids=lambda case: f"{case[0]}-{case[1] or 'default'}")
+def case(request):
+    backend, model = request.param
+    if not select.installed(backend):
+        pytest.skip(f"needs the extra {backend}")
+    if backend == "torch" and model:
+        pytest.skip("the backend torch does not run int8 graphs")
+    return backend, model
+
+
+@pytest.fixture
+def faces() -> np.ndarray:
+    return np.random.default_rng(5).integers(0, 255, (34, 1, 40, 40), dtype=np.uint8)
+
+
+def tolerance(backend: str, model: str | None) -> float:
+    """OpenVINO answers bit for bit alike; the others choose other kernels for other sizes. Rounding flips an int8 step now and then."""
+    return 0.0 if backend == "openvino" else 0.05 if model else 1e-4
+
+
+def test_faces_in_batches_of_1_to_33_are_as_one_by_one(case, faces):
+    backend, model = case
+    one = load_classifier(model, backend=backend, device="cpu")
+    alone = np.concatenate([one.infer(face[None]) for face in faces])
+    for size in (*range(1, 10), 16, 17, 31, 32, 33):  # 32 is the largest that is run at once
+        assert np.abs(one.infer(faces[:size]) - alone[:size]).max() <= tolerance(backend, model), size
+
+
+def test_pictures_in_batches_of_1_to_9_are_as_one_by_one(case):
+    backend, model = case
+    if model:
+        pytest.skip("there is no such detector")
+    batch = np.random.default_rng(6).integers(0, 255, (9, 96, 160, 3), dtype=np.uint8)
+    one = load_detector(backend=backend, device="cpu")
+    alone = np.concatenate([one._engine.infer([picture[None]])[0] for picture in batch])
+    for size in range(1, 10):
+        deviation = np.abs(one._engine.infer([batch[:size]])[0] - alone[:size])
+        assert deviation[:, 4].max() <= tolerance(backend, None)
+        assert deviation[:, :4].max() <= 500 * tolerance(backend, None)  # pixels
+
+
+def test_two_engines_in_two_threads(case, faces):
+    backend, model = case
+    engines = [load_classifier(model, head=head, backend=backend, device="cpu", threads=1) for head in ("crowd", "fer2013")]
+    alone = [one.infer(faces) for one in engines]
+    wrong: list[str] = []
+
+    def work(i: int) -> None:
+        wrong.extend(engines[i].head for _ in range(15) if np.abs(engines[i].infer(faces) - alone[i]).max() > tolerance(backend, model))
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+    assert not np.allclose(*alone)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_answers_do_not_depend_on_the_number_of_threads(case, faces, threads):
+    backend, model = case
+    few = load_classifier(model, backend=backend, device="cpu", threads=threads).infer(faces)
+    assert np.abs(few - load_classifier(model, backend=backend, device="cpu").infer(faces)).max() <= max(tolerance(backend, model), 1e-3)

@@ -1,0 +1,213 @@
+"""fer-build engine: what is written was checked, what makes no sense is said."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from engines import load_classifier
+from engines.build.compare import Row
+from engines.build.engine import build_engine
+from engines.build.measure import example_batch, ms_per_image
+from engines.cli_table import text_of
+from engines.errors import EngineError, ModelError, UsageError
+from engines.manifest import MODELS, shipped
+from engines.sidecar import Profile, read_sidecar
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def fer_build(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "engines.cli", *arguments], capture_output=True, text=True, cwd=ROOT, check=False)
+
+
+def test_openvinos_own_form_is_built_checked_and_used_like_its_source(tmp_path):
+    pytest.importorskip("skimage", reason="needs the extra demo")
+    output = tmp_path / "emotion.xml"
+    done = fer_build("engine", "emotion_cnn", "--backend", "openvino", "--precision", "fp16", "-o", str(output))
+    assert done.returncode == 0, done.stderr
+    assert "beside fp32, 17 images" in done.stdout
+    assert "checking it against fp32" in done.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["emotion.bin", "emotion.xml", "emotion.xml.json"]
+    sidecar = read_sidecar(output)
+    assert (sidecar.backend, sidecar.precision, sidecar.source) == ("openvino", "fp16", "emotion_cnn")
+    assert sidecar.source_sha256 == shipped()["emotion_cnn"].sha256
+    assert sidecar.parity["agreement"] == 1
+    faces = np.random.default_rng(0).integers(0, 255, (3, 1, 40, 40), dtype=np.uint8)
+    mine, original = load_classifier(output, precision="f32"), load_classifier(precision="f32")
+    assert mine.contract == original.contract
+    assert np.abs(mine.infer(faces) - original.infer(faces)).max() < 0.01
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"backend": "torch"}, "for torch there is nothing to build"),
+        ({"backend": "tflite"}, "unknown backend 'tflite'; known: onnx, openvino"),
+        ({"precision": "int4"}, "is built in fp32, fp16, int8, got 'int4'"),
+        ({"precision": "int8"}, "give their folder with --calibration"),
+        ({"batch": (4, 1, 8)}, "1 <= MIN <= OPT <= MAX, got 4:1:8"),
+        ({"model": "yolo12"}, "there is no model yolo12; give a shipped name"),
+        ({"output": "m.onnx"}, r"openvino writes \.xml, got m\.onnx"),
+        ({"output": "none/m.xml"}, "does not exist; make it first"),
+    ],
+)
+def test_requests_that_make_no_sense_are_refused_first(tmp_path, changes, said):
+    request = {"model": "emotion_cnn", "backend": "openvino", "precision": "fp32", "output": "m.xml"} | changes
+    with pytest.raises(UsageError, match=said):
+        build_engine(request.pop("model"), **{**request, "output": tmp_path / request["output"]})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_is_there_and_the_shipped_ones_are_kept(tmp_path):
+    (tmp_path / "m.xml").write_text("mine")
+    with pytest.raises(UsageError, match="--overwrite"):
+        build_engine("emotion_cnn", backend="openvino", output=tmp_path / "m.xml")
+    with pytest.raises(UsageError, match="holds the shipped models"):
+        build_engine("emotion_cnn", backend="openvino", output=MODELS / "mine.xml")
+
+
+def test_a_disagreeing_engine_is_not_written(tmp_path, sensitive_classifier):
+    pytest.importorskip("skimage", reason="needs the extra demo")
+    folder = tmp_path / "out"
+    folder.mkdir()
+    with pytest.raises(EngineError, match=r"was not written, it does not answer as sensitive\.onnx does"):
+        build_engine(sensitive_classifier, backend="openvino", precision="fp16", output=folder / "m.xml")
+    assert list(folder.iterdir()) == []
+
+
+def test_batches_on_the_command_line():
+    for batch in ("a", "1:2", "1:2:3:4", ""):
+        done = fer_build("engine", "emotion_cnn", "--backend", "onnx", "--batch", batch)
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+        assert "MIN:OPT:MAX" in done.stderr
+
+
+def test_a_missing_library_names_its_extra(tmp_path):
+    for backend in ("tensorrt", "tensorrt-rtx"):
+        try:
+            __import__(backend.replace("-", "_"))
+        except ImportError:
+            with pytest.raises(EngineError, match=rf"fer-stream\[{backend}\]"):
+                build_engine("emotion_cnn", backend=backend, output=tmp_path / "m.engine")
+
+
+def test_compare_gives_a_row_for_each_backend_and_precision():
+    pytest.importorskip("skimage", reason="needs the extra demo")
+    done = fer_build("compare", "--model", "emotion_cnn", "--threads", "1", "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["machine"]["processor"]
+    rows = {(row["backend"], row["precision"]): row for row in found["rows"]}
+    assert {("openvino", "f32"), ("openvino", "bf16")} <= set(rows)
+    exact = rows["openvino", "f32"]
+    assert set(exact["ms"]) == {"1", "4", "8", "16"}
+    assert (exact["max_deviation"], exact["agreement"], exact["problem"]) == (0, 1, "")
+    assert all(ms > 0 for ms in exact["ms"].values())
+    done = fer_build("compare", "--model", "nobody")
+    assert done.returncode == 2
+    assert "shipped: emotion_cnn" in done.stderr
+
+
+def test_the_table_shows_what_ran_and_says_why_the_rest_did_not():
+    ran = Row("detector", "a", "openvino", "bf16", ms={1: 12.345}, load_s=0.5)
+    text = text_of([ran, Row("detector", "a", "torch", "f32", problem="is not there")])
+    assert "12.35" in text or "12.34" in text
+    assert "a torch f32: is not there" in text
+
+
+def test_timing_takes_turns():
+    order: list[str] = []
+    found = ms_per_image({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, 2, rounds=2)
+    assert "".join(order) == "ab" + "aaabbb" * 2
+    assert set(found) == {"a", "b"}
+    assert example_batch((None, None, None, 3), 2, (32, 64)).shape == (2, 32, 64, 3)
+    assert example_batch((None, 1, 40, 40), 3, (32, 64)).shape == (3, 1, 40, 40)
+
+
+needs_rtx = pytest.mark.skipif(importlib.util.find_spec("tensorrt_rtx") is None, reason="needs the extras tensorrt-rtx and build")
+PROFILES = {
+    "emotion_cnn": Profile("faces", (1, 1, 40, 40), (8, 1, 40, 40), (32, 1, 40, 40)),
+    "yolo11n_face": Profile("images", (1, 32, 32, 3), (1, 384, 640, 3), (8, 640, 640, 3)),
+    "emotion_cnn_int8": Profile("faces", (1, 1, 40, 40), (8, 1, 40, 40), (32, 1, 40, 40)),
+}
+
+
+@needs_rtx
+@pytest.mark.parametrize("model", PROFILES)
+def test_tensorrt_rtx_builds_without_a_gpu(model):
+    from engines.build.tensorrt_from_onnx import tensorrt_from_onnx
+
+    made = tensorrt_from_onnx(MODELS / f"{model}.onnx", library="tensorrt-rtx", profile=PROFILES[model])
+    assert len(made) > 500_000
+
+
+@needs_rtx
+def test_tensorrts_own_words_reach_the_user(absurd_onnx):
+    from engines.build.tensorrt_from_onnx import tensorrt_from_onnx
+
+    wrong = Profile("faces", (1, 2, 40, 40), (1, 2, 40, 40), (1, 2, 40, 40))
+    with pytest.raises(EngineError, match=r"could not build|refuses the profile"):
+        tensorrt_from_onnx(MODELS / "emotion_cnn.onnx", library="tensorrt-rtx", profile=wrong)
+    with pytest.raises((EngineError, ModelError)):
+        tensorrt_from_onnx(absurd_onnx, library="tensorrt-rtx", profile=PROFILES["yolo11n_face"])
+
+
+@needs_rtx
+def test_every_name_used_of_tensorrt_exists():
+    import tensorrt_rtx as trt
+
+    used = {
+        "Builder": ["create_network", "create_builder_config", "create_optimization_profile", "build_serialized_network"],
+        "IBuilderConfig": ["add_optimization_profile", "num_compute_capabilities", "set_compute_capability", "create_timing_cache"],
+        "OnnxParser": ["parse", "num_errors", "get_error"],
+        "IOptimizationProfile": ["set_shape"],
+        "Runtime": ["deserialize_cuda_engine"],
+        "ICudaEngine": ["create_execution_context", "num_io_tensors", "get_tensor_name", "get_tensor_dtype", "get_tensor_shape",
+                        "get_tensor_mode"],
+        "IExecutionContext": ["set_input_shape", "set_tensor_address", "get_tensor_shape", "execute_async_v3"],
+        "Logger": ["ERROR"], "TensorIOMode": ["INPUT"], "NetworkDefinitionCreationFlag": ["STRONGLY_TYPED"],
+    }  # fmt: skip
+    assert [f"{kind}.{name}" for kind, names in used.items() for name in names if not hasattr(getattr(trt, kind), name)] == []
+    assert callable(trt.nptype)
+
+
+def test_int8_is_symmetric_and_signed_and_agrees(tmp_path, data):
+    for package in ("nncf", "onnx", "onnxruntime"):
+        pytest.importorskip(package, reason="needs the extras build and onnxruntime")
+    import onnx
+
+    from engines.build.calibration import samples_of
+    from engines.build.int8_from_onnx import KEPT, int8_from_onnx
+
+    entry = shipped()["emotion_cnn"]
+    samples = samples_of(entry.contract, data, "train", 40)
+    path = int8_from_onnx(entry.path, tmp_path / "m.onnx", samples, kept=KEPT["classifier"])
+    model = onnx.load(str(path))
+    values = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    quantisers = [node for node in model.graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")]
+    assert len(quantisers) > 16
+    assert {(values[node.input[2]].dtype.name, bool(values[node.input[2]].any())) for node in quantisers} == {("int8", False)}
+    batch = np.concatenate(samples)
+    answers = [load_classifier(one, precision="f32").infer(batch).argmax(1) for one in (path, entry.path)]
+    assert (answers[0] == answers[1]).mean() > 0.85
+
+
+def test_fp16_graphs_answer_like_fp32_with_the_same_types(tmp_path):
+    for package in ("onnx", "onnxruntime"):
+        pytest.importorskip(package, reason="needs the extras build and onnxruntime")
+    from engines import load_detector
+    from engines.build.fp16_from_onnx import fp16_from_onnx
+    from engines.build.int8_from_onnx import KEPT
+
+    batch = np.random.default_rng(0).integers(0, 255, (1, 64, 96, 3), dtype=np.uint8)
+    path = fp16_from_onnx(MODELS / "yolo11n_face.onnx", tmp_path / "m.onnx", kept=KEPT["detector"])
+    mine, original = (load_detector(one, backend="onnxruntime")._engine for one in (path, None))
+    assert mine.inputs[0].dtype == original.inputs[0].dtype
+    assert np.abs(mine.infer([batch])[0] - original.infer([batch])[0]).max() < 0.2
