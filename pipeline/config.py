@@ -44,7 +44,7 @@ class Classify(_Section):
 
     model: str = Field("emotion_cnn", description="name of a shipped model, or a path")
     head: Literal["crowd", "fer2013"] = Field("crowd", description="labels of ten taggers, or FER2013's own")
-    max_faces: int = Field(32, ge=1, description="budget: most crops classified per batch")
+    max_faces: int = Field(32, ge=1, description="budget: most crops classified per frame")
     max_age_s: float = Field(0.0, ge=0, description="a track classified more recently than this is not classified again")
     threads: int = Field(1, ge=1, description="CPU threads of the classifier")
     min_quality: float = Field(0.15, ge=0, le=1, description="crops below say nothing and are not classified")

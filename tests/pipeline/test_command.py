@@ -12,6 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import yaml
 from command import FER_STREAM, faces, fer, rows
 
 
@@ -126,7 +127,10 @@ def test_a_configuration_file_and_the_presets_are_read(tmp_path: Path) -> None:
 def test_defaults_in_the_yaml_are_the_defaults_in_the_code() -> None:
     from pipeline.config import Config, load_config
 
-    assert load_config(Path(__file__).parents[2] / "configs" / "default.yaml") == Config()
+    path = Path(__file__).parents[2] / "configs" / "default.yaml"
+    assert load_config(path) == Config()
+    keys = lambda values: {k: keys(v) if isinstance(v, dict) else None for k, v in values.items()}  # noqa: E731
+    assert keys(yaml.safe_load(path.read_text())) == keys(Config().model_dump())  # and none is left out
 
 
 def test_yunet_is_a_detector_by_path(weights: Path, media: Path, tmp_path: Path) -> None:
