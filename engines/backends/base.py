@@ -54,12 +54,11 @@ class Backend(Protocol):
 
 LARGE_SAMPLE = 50_000
 """Values per sample from which it is a picture, not a crop."""
-_LARGEST_BATCH = 32
 
 
-def small_batch(array: np.ndarray) -> int:
-    """Samples per run for crops: the next power of two, at most 32, so that few shapes are ever compiled."""
-    return min(_LARGEST_BATCH, 1 << (len(array) - 1).bit_length())
+def small_batch(array: np.ndarray, largest: int = 32) -> int:
+    """Samples per run for crops: the next power of two, at most `largest`, so that few shapes are ever compiled."""
+    return min(largest, 1 << (len(array) - 1).bit_length())
 
 
 def in_parts(
