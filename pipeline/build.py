@@ -221,13 +221,14 @@ def _privacy(config: Config) -> list[Stage]:
 
 
 def _models(config: Config, options: Options) -> tuple[Detector, Classifier]:
-    """On two cores a detector on one thread leaves the other to decoding, classifying and encoding: fewer hand-offs, more frames."""
+    """The detector takes all cores, the classifier one. Measured on two: with one thread for the detector a frame costs a quarter less
+    CPU, but 6 % fewer frames come through, since nothing else has enough to do to fill the other core."""
     on = {"backend": config.backend, "device": config.device}
     detector = load_detector(
         config.detect.model,
         conf=config.detect.conf,
         imgsz=config.detect.imgsz,
-        threads=config.detect.threads or max(1, (os.cpu_count() or 2) // 2),
+        threads=config.detect.threads,
         unsafe_pickle=options.unsafe_pickle,
         **on,
     )
