@@ -120,15 +120,15 @@ def scale(as_json: bool, report: Path | None, axes: str, values: tuple[str, ...]
     fer-bench scale --axis faces --values faces=2,16 --runs 5      what 16 faces cost over 2
     fer-bench scale --axis sources --set max_batch=8
     """
-    from benchmarks.job import settings_of
     from benchmarks.scale import measure_scale
+    from pipeline.config import settings_from_changes
 
     points = {}
     for text in values:
         name, _, numbers = text.partition("=")
         points[name] = [_whole(number, f"--values {name}=", least=0) for number in _list(numbers)]
     page = _page(report, "scale.html")
-    _finish(measure_scale(axes=_list(axes), values=points, settings=settings_of(changes), say=_say, **options), as_json, page)
+    _finish(measure_scale(axes=_list(axes), values=points, settings=settings_from_changes(changes), say=_say, **options), as_json, page)
 
 
 @cli.command(context_settings=_CONTEXT)
@@ -202,7 +202,7 @@ def tune(as_json: bool, config: Path | None, goal: str, fps: float | None, inter
     fer-stream --source 0 --config camera.yaml
     """
     from benchmarks import tune as bench
-    from benchmarks.job import settings_of
+    from pipeline.config import settings_from_changes
 
     if fps is not None and goal == "fps":
         raise UsageError("--fps sets the least for --goal latency; with --goal fps it is what is searched for: leave it out")
@@ -211,7 +211,7 @@ def tune(as_json: bool, config: Path | None, goal: str, fps: float | None, inter
     allowed = [_whole(text, "--intervals") for text in _list(intervals)]
     document = bench.tune(goal=bench.Goal(goal, fps), intervals=allowed, say=_say, **options)
     if config is not None:
-        bench.write_config(document, options["imgsz"], settings_of(options["changes"]), config)
+        bench.write_config(document, options["imgsz"], settings_from_changes(options["changes"]), config)
         _say(f"configuration: {config}")
     _finish(document, as_json, None)
     if not document["met"]:

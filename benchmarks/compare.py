@@ -16,12 +16,13 @@ from typing import Any
 from benchmarks import host
 from benchmarks.child import BenchError, run_in_child, run_module
 from benchmarks.clips import clip_of
-from benchmarks.job import Job, probe, settings_of
+from benchmarks.job import Job, probe
 from benchmarks.measure import ratios, spread
 from benchmarks.rivals import KINDS
 from benchmarks.throughput import cost, rate
 from engines import manifest
 from engines.errors import UsageError
+from pipeline.config import settings_from_changes
 
 SCHEMA = 1
 OURS = "fer-stream"
@@ -41,7 +42,7 @@ def measure_compare(
     with tempfile.TemporaryDirectory(prefix="fer-bench-") as folder:
         clip = clip_of(source, Path(folder), say)
         info = probe(clip)
-        ours = Job("full", clip, folder, interval, imgsz, outputs, max_frames=max_frames, settings=settings_of(changes))
+        ours = Job("full", clip, folder, interval, imgsz, outputs, max_frames=max_frames, settings=settings_from_changes(changes))
         g = info.geometry(imgsz)
         shared = {"clip": clip, "folder": folder, "imgsz": imgsz, "export_imgsz": [g.input_height, g.input_width], "outputs": outputs,
                   "max_frames": max_frames, "rate": info.rate, "checkpoint": checkpoint,

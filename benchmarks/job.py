@@ -72,19 +72,3 @@ def probe(clip: str | Path) -> ClipInfo:
     except (av.error.FFmpegError, OSError, IndexError) as error:
         reason = getattr(error, "strerror", None) or "it has no video stream"
         raise UsageError(f"cannot measure {clip}: {reason}; give a video file, or demo") from error
-
-
-def settings_of(changes: tuple[str, ...]) -> dict[str, Any]:
-    """("KEY=VALUE", …) -> {KEY: value}, values as YAML reads them."""
-    import yaml
-
-    settings: dict[str, Any] = {}
-    for change in changes:
-        key, sep, value = change.partition("=")
-        if not sep or not key:
-            raise UsageError(f"--set {change} is not KEY=VALUE; e.g. --set classify.max_faces=4")
-        try:
-            settings[key.strip()] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise UsageError(f"--set {change}: the value is not valid YAML") from error
-    return settings

@@ -13,10 +13,11 @@ from benchmarks import host
 from benchmarks.child import run_in_child
 from benchmarks.clips import clip_of
 from benchmarks.document import SCHEMA, latency_part, pipeline_document
-from benchmarks.job import Job, probe, settings_of
+from benchmarks.job import Job, probe
 from benchmarks.measure import spread
 from benchmarks.startup import start_s
 from benchmarks.throughput import measure_throughput
+from pipeline.config import settings_from_changes
 
 
 def run_pipeline(
@@ -25,7 +26,7 @@ def run_pipeline(
     starts: int = 3, say: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:  # fmt: skip
     """Measures and tells; see `document` for what comes back. `starts`: how often the time to the first row is measured."""
-    settings = settings_of(changes)
+    settings = settings_from_changes(changes)
     about = host.manifest()  # before: the load it tells must not be ours
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="fer-bench-") as folder:

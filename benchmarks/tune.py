@@ -17,10 +17,11 @@ import yaml
 from benchmarks import host
 from benchmarks.child import run_in_child
 from benchmarks.clips import clip_of
-from benchmarks.job import Job, probe, settings_of
+from benchmarks.job import Job, probe
 from benchmarks.measure import Spread, cores, percentile, ratios, spread
 from benchmarks.throughput import rate
 from engines.errors import UsageError
+from pipeline.config import settings_from_changes
 
 SCHEMA = 1
 _LEAST_GAIN = 0.02
@@ -61,7 +62,7 @@ def tune(
     max_frames: int | None = None, changes: tuple[str, ...] = (), say: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:  # fmt: skip
     """`intervals`: detection intervals that may be chosen; they change results, so none unless asked for."""
-    about, fixed = host.manifest(), settings_of(changes)
+    about, fixed = host.manifest(), settings_from_changes(changes)
     if goal.name == "latency" and probe_rate(source) is None:
         raise UsageError(f"{source} has no rate to be paced at; give a video file, or demo")
     with tempfile.TemporaryDirectory(prefix="fer-bench-") as folder:

@@ -153,17 +153,9 @@ _CONFIG_HELP = """The settings that a call with these options would run with, as
 
 
 def _settings(changes: tuple[str, ...], options: dict[str, Any]) -> dict[str, Any]:
-    import yaml
+    from pipeline.config import settings_from_changes
 
-    settings: dict[str, Any] = {}
-    for change in changes:
-        key, sep, value = change.partition("=")
-        if not sep or not key:
-            raise UsageError(f"--set {change} is not KEY=VALUE; e.g. --set smooth.tau_s=0.4")
-        try:
-            settings[key.strip()] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise UsageError(f"--set {change}: the value is not valid YAML") from error
+    settings = settings_from_changes(changes)
     return settings | {key: options[option] for option, key in _SETTINGS.items() if options[option] is not None}
 
 

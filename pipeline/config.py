@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -131,6 +132,20 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise UsageError(f"{path} must be a mapping of settings, got a {type(values).__name__}")
     return values
+
+
+def settings_from_changes(changes: Iterable[str]) -> dict[str, Any]:
+    """("KEY=VALUE", …) as on the command line -> {KEY: value}, values as YAML reads them. Raises UsageError with one sentence."""
+    settings: dict[str, Any] = {}
+    for change in changes:
+        key, sep, value = change.partition("=")
+        if not sep or not key:
+            raise UsageError(f"--set {change} is not KEY=VALUE; e.g. --set smooth.tau_s=0.4")
+        try:
+            settings[key.strip()] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise UsageError(f"--set {change}: the value is not valid YAML") from error
+    return settings
 
 
 def _sentence(error: ValidationError) -> str:
