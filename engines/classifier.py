@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ class Classifier:
         self._engine = engine
         self._output = self._find_output()
         self._float = self._check_input()
+        self._mean, self._std = self._per_channel("mean"), self._per_channel("std")
         self._temperature = float(contract.temperature.get(head, 1.0))
 
     @property
@@ -81,7 +83,7 @@ class Classifier:
         if len(batch) == 0:
             return np.zeros((0, len(self.labels)), np.float32)
         if self._float is not None:
-            batch = (batch.astype(self._float) - self._float(self.contract.mean)) / self._float(self.contract.std)
+            batch = ((batch - self._mean) / self._std).astype(self._float)
         answer = self._engine.infer([batch])[self._output].astype(np.float32)
         if answer.shape != (len(batch), len(self.labels)):
             wanted = f"{len(self.labels)} columns: {', '.join(self.labels)}"
@@ -117,6 +119,16 @@ class Classifier:
             raise ModelError(f"{self.name} takes {dtype} faces; expected uint8 or float")
         return None if dtype == np.uint8 else dtype.type
 
+    def _per_channel(self, field: str) -> np.ndarray:
+        """(1, C or 1, 1, 1) float32."""
+        values = np.asarray(getattr(self.contract, field), np.float32).reshape(-1)
+        channels = 3 if self.contract.colour == "rgb" else 1
+        usable = np.isfinite(values).all() and (field == "mean" or (values > 0).all())
+        if len(values) not in (1, channels) or not usable:
+            wanted = "one finite number" + (" above 0" if field == "std" else "") + (", or one per channel (3)" if channels == 3 else "")
+            raise ModelError(f"{self.name} has {field}={', '.join(f'{v:g}' for v in values) or 'nothing'}; expected {wanted}")
+        return values.reshape(1, -1, 1, 1)
+
 
 def softmax(logits: np.ndarray) -> np.ndarray:
     """Over the last axis, float32, safe for large values."""
@@ -132,8 +144,9 @@ def load_classifier(
 
     `head`: "crowd" (trained on ten taggers' votes) or "fer2013" (the original labels). The rest as in load_detector. A user's
     ONNX takes (N, 1, S, S) or (N, 3, S, S) RGB, uint8 or float, and may carry in its metadata `labels` (JSON list),
-    `crop_margin`, `mean`, `std` (of grey levels 0…255, for float inputs); without labels it must have our seven columns.
-    Metadata of an .xml is not read. Raises UsageError, ModelError, EngineError: one sentence each.
+    `crop_margin`, `mean`, `std` (of levels 0…255, for float inputs; one number, or a JSON list of one per channel, R, G, B);
+    without labels it must have our seven columns. Metadata of an .xml is not read. Raises UsageError, ModelError, EngineError:
+    one sentence each.
     """
     choice = select.choose(backend, device)
     if choice.backend == "fake":
@@ -169,11 +182,21 @@ def _contract_of(entry: manifest.Entry, engine: Backend, parsed: OnnxFile | None
     values["labels"] = labels
     for key in ("crop_margin", "mean", "std"):
         if key in metadata:
-            try:
-                values[key] = float(metadata[key])
-            except ValueError as error:
-                raise ModelError(f"{entry.path} has the metadata {key}={metadata[key]!r}; expected a number") from error
+            values[key] = _numbers(entry, key, metadata[key])
     if parsed is not None:
         last = parsed.producer(parsed.outputs[0].name)
         values["output"] = "probabilities" if last is not None and last.op == "Softmax" else "logits"
     return ClassifierContract(**values)
+
+
+def _numbers(entry: manifest.Entry, key: str, text: str) -> float | tuple[float, ...]:
+    """A number, or several in brackets or without, for `mean` and `std`."""
+    several = key != "crop_margin"
+    try:
+        numbers = tuple(float(number) for number in text.strip().strip("[]()").split(","))
+    except ValueError:
+        numbers = ()
+    if not numbers or not (several or (len(numbers) == 1 and 0 < numbers[0] < math.inf)):
+        wanted = "a number, or a list of one per channel" if several else "a number above 0"
+        raise ModelError(f"{entry.path} has the metadata {key}={text!r}; expected {wanted}")
+    return numbers[0] if len(numbers) == 1 else numbers

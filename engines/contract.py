@@ -45,8 +45,9 @@ class ClassifierContract:
     """Per head; probabilities = softmax(logits / temperature) (Guo et al. 2017)."""
     min_confidence: float = 0.4
     """Top probability under which `uncertain` is the honest answer."""
-    mean: float = 0.0
-    std: float = 1.0
-    """A model with a float input gets (x - mean) / std of the grey levels 0…255; a uint8 input gets them as they are."""
+    mean: float | tuple[float, ...] = 0.0
+    std: float | tuple[float, ...] = 1.0
+    """A model with a float input gets (x - mean) / std of the levels 0…255, a uint8 input gets them as they are. One number, or
+    one per channel in the order of the input (R, G, B); what torchvision writes for levels 0…1 is 255 times that here."""
     output: str = "logits"
     """"logits", or "probabilities" for a model that ends in a softmax."""

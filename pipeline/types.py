@@ -20,6 +20,8 @@ tracker_id (N,) int (−1: no id yet), and in `data`:
     quality    (N,) float32     0…1, how much the crop can say; NaN where not judged
     probs      (N, 7) float32   calibrated probabilities of this frame's crop; NaN rows where not classified
     smoothed   (N, 7) float32   the track's probabilities over time; NaN rows before anything good was seen
+                                (both: NaN in the column of a class that the classifier lacks; less than 1 together where it has
+                                others, which are in `extra`)
     emotion    (N,) str object  one of LABELS or "uncertain"
     extra      (N,) object      only where a classifier says more than LABELS: {label: probability} of this frame's crop, or None
 """

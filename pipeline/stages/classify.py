@@ -14,6 +14,7 @@ from engines.contract import LABELS
 from engines.errors import UsageError
 from engines.preprocess import crop_square
 from pipeline.flow.batch import Batch
+from pipeline.stages.epochs import forget
 
 if TYPE_CHECKING:
     from engines.classifier import Classifier
@@ -96,8 +97,7 @@ class Classify:
             self._select(frame)
         self._read()
         for ended in batch.ended:
-            for key in [k for k in self._tracks if k[:2] == (ended.source, ended.epoch)]:
-                del self._tracks[key]
+            forget(self._tracks, ended)
         return batch
 
     def close(self) -> None:
@@ -171,7 +171,7 @@ class Classify:
             if self._extra:
                 frame.faces.data["extra"][c.row] = {label: round(float(answer[i]), 6) for i, label in self._extra}
             if c.key in self._tracks:
-                self._tracks[c.key].certainty = float(np.nanmax(probs))
+                self._tracks[c.key].certainty = float(answer.max())
         self._pending.clear()
 
     def _picture(self, frame: Frame) -> np.ndarray:

@@ -25,6 +25,7 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 
 from pipeline.flow.batch import Batch
+from pipeline.stages.epochs import forget
 
 if TYPE_CHECKING:
     from pipeline.types import Frame
@@ -84,8 +85,8 @@ class Privacy:
             epoch.add(frame)
             out.frames += epoch.release(0 if frame.info.live else self.lookahead)
         for ended in batch.ended:
-            epoch = self._epochs.pop((ended.source, ended.epoch), None)
-            out.frames += epoch.release(0) if epoch else []
+            for epoch in forget(self._epochs, ended):
+                out.frames += epoch.release(0)
         return out
 
     def close(self) -> None:

@@ -10,9 +10,10 @@ import numpy as np
 
 from engines.contract import LABELS, UNCERTAIN
 from pipeline.flow.batch import Batch
+from pipeline.stages.epochs import forget
 
 if TYPE_CHECKING:
-    from pipeline.types import Frame
+    from pipeline.types import Faces, Frame
 
 _EPSILON = 1e-6  # a probability of exactly 0 would forbid a label for ever
 
@@ -22,7 +23,7 @@ class TrackState:
     """What is known of one face's expression."""
 
     log_probs: np.ndarray
-    """(C,) normalised log-probabilities over time."""
+    """(C,) normalised log-probabilities over time: the seven, and one for all that a classifier says beyond them."""
     good_s: float
     """When it was last read."""
     known: np.ndarray
@@ -39,6 +40,9 @@ class Smooth:
     s(t) ∝ exp((1 − w) · log s(t − Δt) + w · log p(t)) with w = (1 − exp(−Δt / τ)) · quality: an exponential kernel on
     log-probabilities, so that one sure answer outweighs several faint ones. A new label must lead the old one by `margin`
     for `dwell_s`; below `min_confidence`, or `hold_s` after the last crop that could be read, the answer is "uncertain".
+
+    What a classifier says beyond the seven (`extra`) keeps its share: `smoothed` then adds up to less than 1, and where that
+    share leads, none of the seven is said: "uncertain".
     """
 
     name = "smooth"
@@ -58,23 +62,23 @@ class Smooth:
         for frame in batch.frames:
             self._frame(frame)
         for ended in batch.ended:
-            for key in [k for k in self._tracks if k[:2] == (ended.source, ended.epoch)]:
-                del self._tracks[key]
+            forget(self._tracks, ended)
         return batch
 
     def close(self) -> None:
         self._tracks.clear()
 
     def _frame(self, frame: Frame) -> None:
-        faces, now = frame.faces, frame.pts_s
+        faces, now, read = frame.faces, frame.pts_s, _all_classes(frame.faces)
         n = len(faces)
         smoothed = np.full((n, len(LABELS)), np.nan, np.float32)
         emotion = np.full(n, UNCERTAIN, object)
         for row in range(n):
-            probs, quality, track = faces.data["probs"][row], faces.data["quality"][row], int(faces.tracker_id[row])
+            probs, quality, track = read[row], faces.data["quality"][row], int(faces.tracker_id[row])
             if frame.info.kind == "image" or track < 0:  # nothing before it to lean on
                 if not np.isnan(probs).all():
-                    smoothed[row], emotion[row] = probs, self._said(np.nan_to_num(probs), int(np.nanargmax(probs)))
+                    smoothed[row] = probs[: len(LABELS)]
+                    emotion[row] = self._said(np.nan_to_num(probs), int(np.nanargmax(probs)))
                 continue
             key = (frame.source, frame.epoch, track)
             if not np.isnan(probs).all():
@@ -82,14 +86,15 @@ class Smooth:
             state = self._tracks.get(key)
             if state is not None:
                 p = np.exp(state.log_probs)
-                smoothed[row] = np.where(state.known, p, np.nan)
+                smoothed[row] = np.where(state.known, p, np.nan)[: len(LABELS)]
                 emotion[row] = self._said(p, state.label) if now - state.good_s <= self._hold_s else UNCERTAIN
         for ended in frame.ended_tracks:
             self._tracks.pop((frame.source, frame.epoch, ended.tracker_id), None)
         faces.data["smoothed"], faces.data["emotion"] = smoothed, emotion
 
     def _said(self, probs: np.ndarray, label: int) -> str:
-        return LABELS[label] if probs.max() >= self._min_confidence else UNCERTAIN
+        known = label < len(LABELS) and probs[: len(LABELS)].max() >= self._min_confidence
+        return LABELS[label] if known else UNCERTAIN
 
     def _step(self, state: TrackState | None, probs: np.ndarray, quality: float, now: float) -> TrackState:
         """One reading more; a track's first sets its state whatever its quality."""
@@ -116,3 +121,11 @@ class Smooth:
             state.challenger, state.since_s = top, now
         if now - state.since_s >= self._dwell_s:
             state.label, state.challenger = top, -1
+
+
+def _all_classes(faces: Faces) -> np.ndarray:
+    """(N, 7), or (N, 8) with the sum of what is said beyond the seven; NaN rows where a face was not read."""
+    probs = faces.data["probs"]
+    if "extra" not in faces.data:
+        return probs
+    return np.column_stack([probs, [sum(said.values()) if said else np.nan for said in faces.data["extra"]]])

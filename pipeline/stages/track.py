@@ -17,6 +17,7 @@ import supervision as sv
 from trackers import ByteTrackTracker
 
 from pipeline.flow.batch import Batch
+from pipeline.stages.epochs import forget
 from pipeline.types import TrackEnd
 
 if TYPE_CHECKING:
@@ -81,8 +82,7 @@ class Track:
                 self._epochs[key] = _Epoch(self, frame)
             out.frames += self._epochs[key].add(frame)
         for ended in batch.ended:
-            epoch = self._epochs.pop((ended.source, ended.epoch), None)
-            if epoch:
+            for epoch in forget(self._epochs, ended):
                 frames, ends = epoch.finish()
                 out.frames += frames
                 ended.added += ends

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 
 import numpy as np
@@ -123,8 +124,27 @@ def test_a_users_labels_size_and_margin_come_from_the_file(small_classifier):
 def test_columns_without_labels_are_refused(small_classifier):
     with pytest.raises(ModelError, match="answers 8 columns but names 7 labels"):
         load_classifier(small_classifier(8))
-    with pytest.raises(ModelError, match="expected a number"):
-        load_classifier(small_classifier(crop_margin="wide"))
+
+
+@pytest.mark.parametrize(
+    ("metadata", "said"),
+    [
+        ({"crop_margin": "wide"}, "crop_margin='wide'; expected a number above 0"),
+        ({"crop_margin": "nan"}, "expected a number above 0"),
+        ({"crop_margin": "[1, 2]"}, "expected a number above 0"),
+        ({"mean": "grey"}, "mean='grey'; expected a number, or a list of one per channel"),
+        ({"mean": "[1, 2]"}, r"mean=1, 2; expected one finite number, or one per channel \(3\)"),
+        ({"std": "[1, 0, 1]"}, "std=1, 0, 1; expected one finite number above 0"),
+    ],
+)
+def test_metadata_that_is_no_such_number_is_a_sentence(small_classifier, metadata, said):
+    with pytest.raises(ModelError, match=said):
+        load_classifier(small_classifier(channels=3, kind=1, **metadata))
+
+
+def test_one_grey_level_has_one_mean(small_classifier):
+    with pytest.raises(ModelError, match=r"mean=1, 2, 3; expected one finite number$"):
+        load_classifier(small_classifier(kind=1, mean="1, 2, 3"))
 
 
 def test_a_model_that_ends_in_a_softmax_is_not_given_another(small_classifier):
@@ -140,3 +160,27 @@ def test_a_float_model_in_colour(small_classifier):
     bgr, grey = np.full((9, 9, 3), 255, np.uint8), np.full((9, 9), 255, np.uint8)
     assert mine.inputs([bgr, grey]).shape == (2, 3, 40, 40)
     assert mine.classify([bgr]) == pytest.approx(mine.classify([grey]))
+
+
+TORCHVISION = {"mean": [123.675, 116.28, 103.53], "std": [58.395, 57.12, 57.375]}
+
+
+@pytest.mark.parametrize("written", [json.dumps, lambda numbers: ", ".join(map(str, numbers))], ids=["JSON", "with commas"])
+def test_mean_and_std_of_each_channel_are_applied_in_the_order_of_the_input(small_classifier, written):
+    """The logits of the model are (0, 1, 2 …) times the mean over the three channels and 255: known for every colour."""
+    path = small_classifier(channels=3, kind=1, **{key: written(numbers) for key, numbers in TORCHVISION.items()})
+    mine = load_classifier(path, precision="f32")
+    red, green, blue = 250, 100, 10
+    face = np.full((40, 40, 3), (blue, green, red), np.uint8)
+    normalised = [(level - mean) / std for level, mean, std in zip((red, green, blue), *TORCHVISION.values(), strict=True)]
+    expected = softmax(np.arange(7, dtype=np.float32) * np.float32(np.mean(normalised) / 255))
+    assert mine.contract.mean == tuple(TORCHVISION["mean"])
+    assert mine.classify([face])[0] == pytest.approx(expected, abs=1e-6)
+
+
+def test_three_equal_numbers_are_what_one_is(small_classifier):
+    one = load_classifier(small_classifier(channels=3, kind=10, mean="120", std="60"), precision="f32")
+    faces = crops(3)
+    alone = one.classify(faces)
+    three = load_classifier(small_classifier(channels=3, kind=10, mean="[120, 120, 120]", std="[60, 60, 60]"), precision="f32")
+    assert np.array_equal(alone, three.classify(faces))

@@ -78,7 +78,7 @@ def test_pickles_are_not_touched(tmp_path, suffix):
 def test_registering_writes_the_same_bytes_again_and_reads_back(tmp_path):
     model = tmp_path / "m.onnx"
     model.write_bytes(b"weights")
-    contract = ClassifierContract(crop_margin=0.9, temperature={"crowd": 1.5})
+    contract = ClassifierContract(crop_margin=0.9, temperature={"crowd": 1.5}, mean=(123.7, 116.3, 103.5), std=58.4)
     said = {"licence": "MIT", "data": "none", "metrics": {"b": 1, "a": 2}, "folder": tmp_path}
     entry = register("m", "classifier", model, contract, **said)
     assert (entry.contract, entry.sha256, entry.metrics) == (contract, sha256_of(model), {"a": 2, "b": 1})

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import onnx_by_hand
 import pytest
-from clips import portrait
+from clips import film, needs_ffmpeg, portrait
 from command import fer, rows
 
 from engines import load_classifier, load_detector
@@ -119,6 +119,30 @@ def test_a_classifier_with_its_own_classes_fills_the_seven_columns(picture: Path
         assert row["emotion"] == next(label for label in reversed(ours) if label in LABELS)
 
 
+@needs_ffmpeg
+@pytest.mark.parametrize("labels", [SIX, [*EIGHT[:1], *EIGHT[2:], EIGHT[1]]], ids=["six classes", "eight, contempt ahead"])
+def test_a_film_read_with_other_classes_on_the_command_line(tmp_path: Path, labels: list[str]) -> None:
+    """Smoothing over time takes nothing from a class beyond the seven, and gives nothing to one that the model lacks."""
+    clip = film(tmp_path / "clip.mp4", "-c:v", "libx264", "-preset", "ultrafast", size=(320, 240), frames=16)
+    mine = onnx_by_hand.classifier(tmp_path / "mine.onnx", len(labels), labels=json.dumps(labels))
+    places = ["--events", tmp_path / "rows.jsonl", "--output", tmp_path / "seen.mp4", "--report", tmp_path / "report.html"]
+    done = fer("--source", clip, "--classifier", mine, *places, "--set", "smooth.min_confidence=0.1", "--quiet")
+    assert done.returncode == 0, done.stderr
+    found = [row for row in rows(tmp_path / "rows.jsonl") if row["kind"] == "face"]
+    ours = {SAYS.get(label, label) for label in labels}
+    assert [row["frame"] for row in found] == list(range(16))
+    for row in found:
+        smoothed, raw = ({label: row[f"{kind}_{label}"] for label in LABELS} for kind in ("p", "raw"))
+        beyond = json.loads(row["info"])["extra"] if row["info"] else {}
+        for kind in (smoothed, raw):
+            assert {label for label, value in kind.items() if value is None} == set(LABELS) - ours
+            assert sum(value or 0 for value in kind.values()) == pytest.approx(1 - sum(beyond.values()), abs=0.01)
+        assert set(beyond) == ours - set(LABELS)
+        assert row["emotion"] == ("uncertain" if beyond else "fear")
+        assert row["confidence"] == max(value for value in smoothed.values() if value is not None)
+    assert not beyond or beyond["Contempt"] > max(value for value in raw.values() if value is not None)
+
+
 def test_a_softmax_at_the_end_is_not_taken_twice(picture: Path, tmp_path: Path) -> None:
     plain = watched(picture, tmp_path, classify__model=onnx_by_hand.classifier(tmp_path / "a.onnx", 7))
     ended = watched(picture, tmp_path, classify__model=onnx_by_hand.classifier(tmp_path / "b.onnx", 7, softmax=True))
@@ -127,7 +151,8 @@ def test_a_softmax_at_the_end_is_not_taken_twice(picture: Path, tmp_path: Path) 
 
 
 def test_a_classifier_in_colour_with_float_input(picture: Path, tmp_path: Path) -> None:
-    path = onnx_by_hand.classifier(tmp_path / "c.onnx", 7, size=64, channels=3, kind=1, mean="0", std="1")
+    numbers = {"mean": "[123.675, 116.28, 103.53]", "std": "[0.5, 0.5, 0.5]"}
+    path = onnx_by_hand.classifier(tmp_path / "c.onnx", 7, size=64, channels=3, kind=1, **numbers)
     found = watched(picture, tmp_path, classify__model=path)
     assert all(row["raw_neutral"] > row["raw_angry"] for row in found)
 

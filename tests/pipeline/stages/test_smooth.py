@@ -21,7 +21,8 @@ def sure(label: int, top: float = 0.88) -> np.ndarray:
     return p
 
 
-def read(stage: Smooth, pts_s: float, probs: np.ndarray | None, quality: float = 1.0, track: int = 1, **kw):
+def read(stage: Smooth, pts_s: float, probs: np.ndarray | None, quality: float = 1.0, track: int = 1,
+         extra: dict[str, float] | None = None, **kw):  # fmt: skip
     f = frame(0, pts_s, **kw)
     f.faces = detections((10, 10, 60, 60, 0.9))
     f.faces.tracker_id = np.array([track])
@@ -29,6 +30,8 @@ def read(stage: Smooth, pts_s: float, probs: np.ndarray | None, quality: float =
         "quality": np.array([quality], np.float32),
         "probs": np.full((1, 7), np.nan, np.float32) if probs is None else probs[None].astype(np.float32),
     }
+    if extra is not None:
+        f.faces.data["extra"] = np.array([extra or None], object)
     stage.process(Batch([f]))
     return f.faces.data["smoothed"][0], f.faces.data["emotion"][0]
 
@@ -121,6 +124,29 @@ def test_a_class_that_the_model_lacks_stays_empty() -> None:
     assert np.isnan(smoothed[1])
     assert not np.isnan(np.delete(smoothed, 1)).any()
     assert emotion == "happy"
+
+
+def test_a_class_beyond_the_seven_keeps_its_share() -> None:
+    """Of an eighth class at .75 nothing is handed to the seven, in the first reading or over time."""
+    quarter, rest = sure(HAPPY) / 4, {"contempt": 0.75}
+    stage = Smooth(tau_s=0.2)
+    smoothed, emotion = read(stage, 0.0, quarter, extra=rest)
+    np.testing.assert_allclose(smoothed, quarter, rtol=1e-5)
+    assert emotion == "uncertain"
+    smoothed, _ = read(stage, 0.04, quarter, extra=rest)
+    np.testing.assert_allclose(smoothed, quarter, rtol=1e-5)
+    smoothed, _ = read(stage, 0.08, None, extra={})
+    np.testing.assert_allclose(smoothed, quarter, rtol=1e-5)
+    smoothed, _ = read(stage, 5.0, sure(HAPPY, 0.9) * 0.9, extra={"contempt": 0.1})
+    assert smoothed.sum() == pytest.approx(0.9, abs=1e-3)
+
+
+def test_where_a_class_beyond_the_seven_leads_none_of_them_is_said() -> None:
+    half = sure(HAPPY, 0.95) * 0.45  # .43 would do alone
+    for said in ({"track": 1}, {"track": -1}, {"info": PICTURE}):
+        assert read(Smooth(), 0.0, half, extra={"contempt": 0.55}, **said)[1] == "uncertain"
+        assert read(Smooth(), 0.0, half, extra={"contempt": 0.25, "bored": 0.3}, **said)[1] == "uncertain"
+        assert read(Smooth(), 0.0, sure(HAPPY) * 0.9, extra={"contempt": 0.1}, **said)[1] == "happy"
 
 
 def test_pictures_and_faces_without_an_id_are_not_smoothed() -> None:
