@@ -163,7 +163,7 @@ def _users(path: Path, task: str, unsafe_pickle: bool) -> Entry:
         raise UsageError(f"{path} is not a model that can be run; expected .onnx, OpenVINO .xml, .engine, or .pt")
     if suffix == ".pt" and (task != "detector" or not unsafe_pickle):
         advice = "convert it once with: fer-build export detector" if task == "detector" else "export it to .onnx"
-        vouch = "; if you trust whoever made it, pass unsafe_pickle=True" if task == "detector" else ""
+        vouch = "; if you trust whoever made it, pass --unsafe-pickle (unsafe_pickle=True)" if task == "detector" else ""
         raise UsageError(f"{path} is a pickled checkpoint and loading it would run whatever code it holds; {advice}{vouch}")
     if suffix == ".engine" or sidecar_of(path).is_file():
         return _built(path, task)

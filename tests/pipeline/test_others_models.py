@@ -174,12 +174,6 @@ def test_a_detector_and_a_classifier_by_path_on_the_command_line(picture: Path, 
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
 
 
-def test_a_checkpoint_wants_to_be_vouched_for(picture: Path, weights: Path) -> None:
-    done = fer("--source", picture, "--detector", weights / "yolo11n_face.pt", "--quiet")
-    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert "unsafe" in done.stderr
-
-
 def test_loading_by_path_tells_what_the_model_is(weights: Path, tmp_path: Path) -> None:
     assert load_detector(weights / "scrfd_500m_bnkps.onnx").contract.kind == "scrfd"
     assert load_classifier(onnx_by_hand.classifier(tmp_path / "six.onnx", 6, labels=json.dumps(SIX))).labels == tuple(SIX)
