@@ -8,6 +8,7 @@ pictures come one later; frames that are not flagged as interlaced pass through 
 from __future__ import annotations
 
 from collections import deque
+from typing import Generic, TypeVar
 
 import av
 from av.error import BlockingIOError as NotYet
@@ -17,30 +18,35 @@ from av.filter import Graph
 _LEAST = 8
 """Pixels: bwdif refuses pictures that are smaller."""
 
+Stamp = TypeVar("Stamp")
 
-class Deinterlacer:
-    """`push` each frame, `flush` at the end. Until the first interlaced one nothing is built and nothing held back."""
+
+class Deinterlacer(Generic[Stamp]):
+    """`push` each frame, `flush` at the end. Until the first interlaced one nothing is built and nothing held back.
+
+    `stamp` is whatever the caller knows of a frame, its PTS at least; it comes back with the picture made of that frame.
+    """
 
     def __init__(self) -> None:
         self._graph: Graph | None = None
         self._key: tuple[int, int, str] | None = None
-        self._waiting: deque[tuple[int, int]] = deque()
+        self._waiting: deque[tuple[Stamp, int]] = deque()
 
-    def push(self, image: av.VideoFrame, pts: int) -> list[tuple[av.VideoFrame, int]]:
-        """Pictures that are ready, each with the PTS it was given; `image` itself where it needs nothing."""
-        ready: list[tuple[av.VideoFrame, int]] = []
+    def push(self, image: av.VideoFrame, stamp: Stamp) -> list[tuple[av.VideoFrame, Stamp]]:
+        """Pictures that are ready, each with its stamp; `image` itself where it needs nothing."""
+        ready: list[tuple[av.VideoFrame, Stamp]] = []
         key = (image.width, image.height, image.format.name)
         if self._graph is not None and key != self._key:
             ready = self.flush()
         if self._graph is None:
             if not image.interlaced_frame or min(image.width, image.height) < _LEAST:
-                return [*ready, (image, pts)]
+                return [*ready, (image, stamp)]
             self._graph, self._key = _graph(image), key
-        self._waiting.append((pts, image.duration))
+        self._waiting.append((stamp, image.duration))
         self._graph.push(image)
         return ready + self._pull()
 
-    def flush(self) -> list[tuple[av.VideoFrame, int]]:
+    def flush(self) -> list[tuple[av.VideoFrame, Stamp]]:
         """What is held back; the next frame begins anew."""
         if self._graph is None:
             return []
@@ -50,7 +56,7 @@ class Deinterlacer:
         self._waiting.clear()
         return ready
 
-    def _pull(self) -> list[tuple[av.VideoFrame, int]]:
+    def _pull(self) -> list[tuple[av.VideoFrame, Stamp]]:
         assert self._graph is not None
         ready = []
         while self._waiting:
@@ -60,8 +66,8 @@ class Deinterlacer:
                 break
             assert isinstance(image, av.VideoFrame)
             # The filter counts in halves of the time base; the caller sets PTS and time base again.
-            pts, image.duration = self._waiting.popleft()
-            ready.append((image, pts))
+            stamp, image.duration = self._waiting.popleft()
+            ready.append((image, stamp))
         return ready
 
 

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from datetime import UTC, datetime
 from fractions import Fraction
-from typing import Any
+from typing import Any, NamedTuple
 
 import av
 from av.error import FFmpegError
@@ -25,6 +25,7 @@ from pipeline.config import Live
 from pipeline.errors import SourceError
 from pipeline.flow.batch import Ended
 from pipeline.sources.connection import Connection, local_failure, network_failure
+from pipeline.sources.deinterlace import Deinterlacer
 from pipeline.sources.liveclock import RATE, LiveClock
 from pipeline.sources.pacing import Pacer
 from pipeline.sources.upright import Upright
@@ -137,28 +138,20 @@ class LiveSource:
         rebase_s = _JUMP_S if connection.duration_s is None else None
         pacer = Pacer(self._clock, self._wait, rebase_s) if connection.paced_by_us else None
         upright, count, info, clean = Upright(), 0, None, False
-        first_s: float | None = None
         position_s = 0.0
         self._times.begin_epoch()
         try:
-            for image in self._images(connection):
-                if image.pts is not None and image.time_base:
-                    seconds = float(image.pts * image.time_base)
-                    first_s = seconds if first_s is None else first_s
-                    position_s = seconds - first_s
-                if pacer and not pacer.due(position_s):
-                    break
-                now = self._clock()
-                pts = self._pts(connection, image, now)
-                image = upright(image)
-                image.pts, image.time_base = pts, _TIME_BASE
+            for picture, stamp in self._whole(connection, pacer):
+                position_s = stamp.position_s
+                image = upright(picture)
+                image.pts, image.time_base = stamp.pts, _TIME_BASE
                 if info is None:
                     info = self._info(connection, image)
                 if self.state != "RUNNING":
                     if self.state == "LOST":
                         _log.warning("%s is back (epoch %d)", self.name, self._epoch)
                     self.state, self.last_error = "RUNNING", None
-                yield Frame(self.name, self._epoch, self._index, pts, _TIME_BASE, now, image, info, datetime.now(UTC))
+                yield Frame(self.name, self._epoch, self._index, stamp.pts, _TIME_BASE, stamp.at, image, info, stamp.utc)
                 count += 1
                 self._index += 1
                 if self._index == self._max_frames:
@@ -188,6 +181,26 @@ class LiveSource:
         if connection.paced_by_us and connection.duration_s:
             return f"failed: {reason} after {count} frames of a recording"
         return None
+
+    def _whole(self, connection: Connection, pacer: Pacer | None) -> Iterator[tuple[av.VideoFrame, _Stamp]]:
+        """Pictures at their pace, two fields made one: an interlaced picture comes with the next one, with its own times."""
+        fields = Deinterlacer[_Stamp]()
+        first_s: float | None = None
+        position_s = 0.0
+        try:
+            for image in self._images(connection):
+                if image.pts is not None and image.time_base:
+                    seconds = float(image.pts * image.time_base)
+                    first_s = seconds if first_s is None else first_s
+                    position_s = seconds - first_s
+                if pacer and not pacer.due(position_s):
+                    break
+                now, utc = self._clock(), datetime.now(UTC)
+                yield from fields.push(image, _Stamp(self._pts(connection, image, now), now, utc, position_s))
+        except (FFmpegError, OSError, _Silent):
+            yield from fields.flush()
+            raise
+        yield from fields.flush()
 
     def _images(self, connection: Connection) -> Iterator[av.VideoFrame]:
         """Decoded pictures. Looks at the stop flag and at the watchdog with every packet, of whatever stream."""
@@ -231,6 +244,17 @@ class LiveSource:
             average_rate=connection.rate,
             duration_s=connection.duration_s,
         )
+
+
+class _Stamp(NamedTuple):
+    """What is known of a picture when it is decoded."""
+
+    pts: int
+    at: float
+    """Monotonic seconds."""
+    utc: datetime
+    position_s: float
+    """From the first frame of this connection."""
 
 
 class _Silent(Exception):

@@ -89,7 +89,7 @@ class FileReader:
         self.frame_count: int | None = self.stream.frames or None
         self._stamps = Timestamps(self.stream, container.format.name)
         self.time_base = self._stamps.time_base
-        self._upright, self._fields = Upright(), Deinterlacer()
+        self._upright, self._fields = Upright(), Deinterlacer[int]()
 
     @property
     def duration_s(self) -> float | None:
@@ -157,7 +157,7 @@ class FileReader:
             except (FFmpegError, OSError):
                 return None
             self._stamps.restart()
-            self._fields = Deinterlacer()
+            self._fields = Deinterlacer[int]()
             frames = self.frames(stop)
             first = next(frames, None)
             if first is None:

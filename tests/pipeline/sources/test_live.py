@@ -8,8 +8,10 @@ from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import pytest
 from cameras import QUICK, Pauses, Reader, camera, frames_up_to, up_to
+from clips import combing, film, needs_ffmpeg
 from rtsp import RtspServer, free_port, rtsp_server
 
 from pipeline.config import Live
@@ -95,6 +97,25 @@ def test_a_session_that_stays_but_sends_no_picture_is_lost(rtsp_server: Callable
     assert not ended.final
     assert time.monotonic() - begun < 1 + QUICK.read_timeout_s + 3
     items.close()  # type: ignore[attr-defined]
+
+
+@needs_ffmpeg
+def test_a_camera_that_sends_fields_gives_whole_pictures_at_their_times(
+    rtsp_server: Callable[..., RtspServer], tmp_path: Path
+) -> None:
+    fields = ("-vf", "tinterlace=4", "-c:v", "libx264", "-preset", "ultrafast", "-bf", "0", "-flags", "+ilme+ildct", "-x264opts", "tff=1")
+    clip = film(tmp_path / "fields.mp4", *fields, frames=24, rate=50, step=0.02)
+    with av.open(str(clip)) as container:
+        plain = [image.to_ndarray(format="gray") for image in container.decode(video=0)]
+    *frames, ended = camera(rtsp_server(clip=clip).url("/file")).frames()
+    assert isinstance(ended, Ended)
+    assert ended.reason == "end of file"
+    assert len(frames) == len(plain) == 12
+    assert [frame.index for frame in frames] == list(range(12))
+    assert {b.pts - a.pts for a, b in itertools.pairwise(frames)} == {3600}
+    assert all(a.captured_at <= b.captured_at and a.time_utc <= b.time_utc for a, b in itertools.pairwise(frames))
+    assert min(map(combing, plain)) > 1.0
+    assert max(combing(frame.image.to_ndarray(format="gray")) for frame in frames) < 0.7
 
 
 def test_a_recording_on_a_server_ends_at_its_end(rtsp_server: Callable[..., RtspServer], media: Path) -> None:

@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 import pytest
 from cameras import QUICK, Pauses, camera, up_to
+from clips import combing, film, needs_ffmpeg
 
 from pipeline.flow.batch import Ended
 from pipeline.sources.live import LiveSource
@@ -129,6 +130,31 @@ def test_a_recording_over_http_that_breaks_off_fails(media: Path) -> None:
     assert isinstance(ended, Ended)
     assert (ended.final, ended.failed, source.state) == (True, True, "FAILED")
     assert ended.reason.startswith("failed: ")
+
+
+@needs_ffmpeg
+def test_a_transport_stream_of_fields_without_an_end_gives_whole_pictures(tmp_path: Path) -> None:
+    """As a tuner sends it; when the line breaks, the picture that waited for its neighbour comes before the end of the epoch."""
+    fields = ("-vf", "tinterlace=4", "-c:v", "mpeg2video", "-q:v", "3", "-bf", "0", "-flags", "+ilme+ildct", "-top", "1")
+    content = film(tmp_path / "fields.ts", *fields, size=(320, 240), frames=24, rate=50, step=0.02).read_bytes()
+
+    def tuner(request: http.server.BaseHTTPRequestHandler) -> None:
+        request.send_response(200)
+        request.send_header("Content-Type", "video/mp2t")
+        request.end_headers()
+        request.wfile.write(content)
+
+    with web(tuner) as url:
+        items = camera(f"{url}/live.ts").frames()
+        *first, ended = up_to(items, lambda item: isinstance(item, Ended))
+        *_, again = up_to(items, lambda item: isinstance(item, Frame))
+        items.close()  # type: ignore[attr-defined]
+    frames = [item for item in first if isinstance(item, Frame)]
+    assert isinstance(ended, Ended)
+    assert (ended.final, again.epoch, again.index) == (False, 1, len(frames))  # type: ignore[union-attr]
+    assert len(frames) == 11, "12 less the one that the decoder keeps when the line breaks"
+    assert {b.pts - a.pts for a, b in itertools.pairwise(frames)} == {3600}
+    assert max(combing(frame.image.to_ndarray(format="gray")) for frame in frames) < 0.7
 
 
 def test_a_playlist_comes_at_the_pace_of_its_frames_and_ends(tmp_path: Path) -> None:
