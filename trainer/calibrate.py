@@ -1,4 +1,4 @@
-"""Temperature scaling (Guo et al. 2017) and the calibration error it is judged by."""
+"""Whether "0.8" means right eight times in ten: temperature scaling (Guo et al. 2017), calibration error, abstention."""
 
 from __future__ import annotations
 
@@ -28,16 +28,32 @@ def fit_temperature(logits: np.ndarray, label: np.ndarray) -> float:
     return float(np.exp((low + high) / 2))
 
 
-def expected_calibration_error(probabilities: np.ndarray, label: np.ndarray, bins: int = 15) -> float:
-    """Σ (share of a bin) · |accuracy − mean top probability|, equal-width bins of the top probability."""
+def reliability(probabilities: np.ndarray, label: np.ndarray, bins: int = 15) -> dict[str, np.ndarray]:
+    """The top answers in `bins` equal-width bins of their probability: (N, C), (N,) -> "edges" (bins + 1,), "count" (bins,),
+    "confidence" and "accuracy" (bins,), NaN where a bin is empty. A probability on an edge counts in the bin above."""
     top, right = probabilities.max(1), probabilities.argmax(1) == label
     which = np.minimum((top * bins).astype(int), bins - 1)
-    error = 0.0
-    for b in range(bins):
-        inside = which == b
-        if inside.any():
-            error += inside.mean() * abs(right[inside].mean() - top[inside].mean())
-    return float(error)
+    count = np.bincount(which, minlength=bins)
+    with np.errstate(invalid="ignore"):
+        confidence, accuracy = (np.bincount(which, weights=values, minlength=bins) / count for values in (top, right))
+    return {"edges": np.linspace(0, 1, bins + 1), "count": count, "confidence": confidence, "accuracy": accuracy}
+
+
+def expected_calibration_error(probabilities: np.ndarray, label: np.ndarray, bins: int = 15) -> float:
+    """Σ (share of a bin) · |accuracy − mean top probability|, equal-width bins of the top probability (Naeini et al. 2015)."""
+    found = reliability(probabilities, label, bins)
+    return float(np.nansum(found["count"] * np.abs(found["accuracy"] - found["confidence"])) / max(len(label), 1))
+
+
+def risk_coverage(probabilities: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(N, C), (N,) -> coverage and risk, (N,) each: share of the faces answered, surest first, and the share of wrong ones among those.
+
+    Their mean risk is the area under the curve, AURC (Geifman & El-Yaniv 2017).
+    """
+    order = np.argsort(-probabilities.max(1), kind="stable")
+    answered = np.arange(1, len(order) + 1)
+    wrong = (probabilities.argmax(1) != label)[order]
+    return answered / max(len(order), 1), np.cumsum(wrong) / answered
 
 
 def abstention_threshold(probabilities: np.ndarray, label: np.ndarray, accuracy: float = 0.5) -> float:
