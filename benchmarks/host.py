@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measure import cores
+from engines.select import cores
 
 _PACKAGES = ("fer-stream", "av", "openvino", "numpy", "opencv-python", "supervision", "trackers", "onnxruntime", "torch", "ultralytics")
 _ROOT = Path(__file__).resolve().parents[1]

@@ -18,9 +18,10 @@ from benchmarks import host
 from benchmarks.child import run_in_child
 from benchmarks.clips import clip_of
 from benchmarks.job import Job, probe
-from benchmarks.measure import Spread, cores, percentile, ratios, spread
+from benchmarks.measure import Spread, percentile, ratios, spread
 from benchmarks.throughput import rate
 from engines.errors import UsageError
+from engines.select import cores
 from pipeline.config import settings_from_changes
 
 SCHEMA = 1

@@ -210,13 +210,14 @@ class YunetEngine:
 def load_detector(
     model: str | Path | None = None, *, conf: float | None = None, imgsz: int | None = 640, backend: str = "auto",
     device: str = "auto", iou: float | None = None, floor: float | None = None, threads: int | None = None,
-    precision: str | None = None, unsafe_pickle: bool = False,
+    precision: str | None = None, requests: int = 1, unsafe_pickle: bool = False,
 ) -> Detector:
     """Loads a face detector: None = the shipped one, a shipped name, or a path to .onnx, .xml, .engine, or a YuNet's or SCRFD's .onnx.
 
     `conf`: score from which a box is a face, None = the model's own. `imgsz`: longer side of the input, pixels, a multiple of
     32. `backend`: auto, openvino, torch, onnxruntime, tensorrt, tensorrt-rtx, fake. `device`: auto, cpu, cuda:N. `iou`: NMS
-    overlap. `floor`: lowest score of infer(). `threads`: CPU threads. `precision`: f32, bf16, f16, None = the fastest.
+    overlap. `floor`: lowest score of infer(). `threads`: CPU threads. `precision`: f32, bf16, f16, None = the fastest. `requests`:
+    pictures of a batch that run side by side, each on its share of the threads.
     `unsafe_pickle`: also read an Ultralytics .pt, which runs whatever code it holds. Raises UsageError, ModelError, EngineError:
     one sentence each.
     """
@@ -236,7 +237,8 @@ def load_detector(
         if is_scrfd(parsed):
             kind, entry = ScrfdDetector, scrfd_entry(entry)
     choice = select.for_file(entry.path, choice, backend, device)
-    return kind(select.open_backend(entry.path, choice, threads=threads, precision=precision, purpose="detector"), entry, **settings)
+    engine = select.open_backend(entry.path, choice, threads=threads, precision=precision, requests=requests, purpose="detector")
+    return kind(engine, entry, **settings)
 
 
 def _yunet(entry: manifest.Entry, backend: str, device: str, settings: dict[str, Any]) -> Detector:

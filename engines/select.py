@@ -11,6 +11,7 @@ import functools
 import importlib
 import importlib.util
 import logging
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -154,14 +155,19 @@ def _cuda_problem(backend: str) -> str | None:
         return f"{backend} cannot be imported ({type(error).__name__}: {error})"
 
 
+def cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def open_backend(
-    path: Path, choice: Choice, *, threads: int | None = None, precision: str | None = None, purpose: str = "model"
+    path: Path, choice: Choice, *, threads: int | None = None, precision: str | None = None, requests: int = 1, purpose: str = "model"
 ) -> Backend:
     """Opens `path` with what choose() found, and says so in one log line."""
     module, name = BACKENDS[choice.backend][0].split(":")
     try:
         kind: Any = getattr(importlib.import_module(module), name)
-        backend: Backend = kind.open(path, device=choice.device, threads=threads, precision=precision)
+        backend: Backend = kind.open(path, device=choice.device, threads=threads, precision=precision, requests=requests)
     except ImportError as error:
         raise EngineError(f"the backend {choice.backend} cannot be imported ({error}); {BACKENDS[choice.backend][2]}") from error
     log.info("%s %s runs on %s, %s (%s)", purpose, path.stem, choice.backend, choice.device, choice.reason)

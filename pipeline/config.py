@@ -27,6 +27,9 @@ class Detect(_Section):
     interval: int = Field(1, ge=1, le=100, description="detect on every n-th frame; boxes between are carried")
     max_faces: int = Field(1000, ge=1, description="most faces of a frame")
     threads: int | None = Field(None, ge=1, description="CPU threads of the detector; all cores where not given")
+    parallel: int | None = Field(
+        None, ge=1, le=64, description="pictures that share those threads; where not given one a core, at most 4, and 1 for live sources"
+    )
 
 
 class Track(_Section):
@@ -90,7 +93,7 @@ class Config(_Section):
 
     backend: Literal["auto", "openvino", "torch", "onnxruntime", "tensorrt", "tensorrt-rtx", "fake"] = "auto"
     device: str = Field("auto", description="auto, cpu, cuda:0 …")
-    max_batch: int | None = Field(None, ge=1, description="frames per batch; 1 on CPU, 16 on CUDA where not given")
+    max_batch: int | None = Field(None, ge=1, description="frames per batch; where not given detect.parallel × detect.interval, 16 on CUDA")
     stride: int = Field(1, ge=1, description="every n-th frame is processed, the others are dropped")
     privacy: Literal["none", "blur"] = Field("none", description="blur: a mosaic over every face before anything is shown or written")
     purpose: str = Field("", description="why faces are analysed; goes into every output's metadata")

@@ -32,11 +32,15 @@ class Backend(Protocol):
     outputs: tuple[TensorSpec, ...]
 
     @classmethod
-    def open(cls, path: Path, *, device: str = "cpu", threads: int | None = None, precision: str | None = None) -> Self:
+    def open(
+        cls, path: Path, *, device: str = "cpu", threads: int | None = None, precision: str | None = None, requests: int = 1
+    ) -> Self:
         """Reads `path`. Nothing is compiled yet: that happens per input shape, at its first use.
 
         `threads`: CPU threads, None = the runtime's choice. `precision`: "f32", "bf16", "f16", None = the fastest that the
-        device has. Raises ModelError for a file that cannot be read, EngineError for a runtime or device that is not there.
+        device has.
+        `requests`: pictures of a batch to run side by side, each on its share of the threads; a runtime that gains nothing by it
+        runs them as it likes. Raises ModelError for a file that cannot be read, EngineError for a runtime or device that is not there.
         """
         ...
 

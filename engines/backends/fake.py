@@ -68,7 +68,9 @@ class FakeBackend:
             self.outputs = tuple(TensorSpec(head, np.dtype(np.float32), (None, len(LABELS))) for head in HEADS)
 
     @classmethod
-    def open(cls, path: Path, *, device: str = "cpu", threads: int | None = None, precision: str | None = None) -> Self:
+    def open(
+        cls, path: Path, *, device: str = "cpu", threads: int | None = None, precision: str | None = None, requests: int = 1
+    ) -> Self:
         return cls(Path(path).suffix.lstrip(".") or "detector")
 
     def infer(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:

@@ -26,7 +26,9 @@ class OnnxRuntimeBackend:
         self.outputs = tuple(_spec(value) for value in session.get_outputs())
 
     @classmethod
-    def open(cls, path: Path, *, device: str = "cpu", threads: int | None = None, precision: str | None = None) -> Self:
+    def open(
+        cls, path: Path, *, device: str = "cpu", threads: int | None = None, precision: str | None = None, requests: int = 1
+    ) -> Self:
         if precision not in (None, "f32"):
             raise UsageError(f"the backend onnxruntime computes in f32, got precision {precision!r}")
         if threads is not None and threads < 1:

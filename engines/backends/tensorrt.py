@@ -44,7 +44,9 @@ class TensorRtBackend:
         self.outputs = tuple(found[n] for n in sidecar.outputs if n in found)  # in the order of the ONNX
 
     @classmethod
-    def open(cls, path: Path, *, device: str = "cuda:0", threads: int | None = None, precision: str | None = None) -> Self:
+    def open(
+        cls, path: Path, *, device: str = "cuda:0", threads: int | None = None, precision: str | None = None, requests: int = 1
+    ) -> Self:
         """`threads` is for CPUs and ignored; `precision` must be the engine's own or None."""
         if path.suffix.lower() != ".engine":
             raise EngineError(

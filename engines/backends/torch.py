@@ -40,7 +40,9 @@ class TorchBackend:
         self._dtype = _AUTOCAST[precision or "f32"]
 
     @classmethod
-    def open(cls, path: Path, *, device: str = "cpu", threads: int | None = None, precision: str | None = None) -> Self:
+    def open(
+        cls, path: Path, *, device: str = "cpu", threads: int | None = None, precision: str | None = None, requests: int = 1
+    ) -> Self:
         if precision not in (None, *_AUTOCAST):
             raise UsageError(f"precision must be one of {', '.join(_AUTOCAST)}, got {precision!r}")
         if threads is not None and threads < 1:

@@ -37,15 +37,22 @@ def score_boxes(
     truths: Sequence[np.ndarray], found: Sequence[tuple[np.ndarray, np.ndarray]], sides: Sequence[int] = SIDES
 ) -> dict[str, Any]:
     """As score_detector, from boxes: per image (N, 4) xyxy truth, and (K, 4) xyxy with (K,) confidence."""
-    matched = [_match(*one) for one in zip(truths, found, strict=True)]
     result: dict[str, Any] = {"ap50": {}, "recall": {}, "faces": {}}
-    for smallest in sides:
-        confidence, hit = _outcomes(matched, truths, smallest)
-        faces = sum(int((_side(boxes) >= smallest).sum()) for boxes in truths)
+    for smallest, (confidence, hit, faces) in outcomes(truths, found, sides).items():
         result["faces"][smallest] = faces
         result["ap50"][smallest] = average_precision(confidence, hit, faces)
         result["recall"][smallest] = recall_at(confidence, hit, faces, len(truths) / IMAGES_PER_FALSE_POSITIVE)
     return result
+
+
+def outcomes(
+    truths: Sequence[np.ndarray], found: Sequence[tuple[np.ndarray, np.ndarray]], sides: Sequence[int] = SIDES
+) -> dict[int, tuple[np.ndarray, np.ndarray, int]]:
+    """Per smallest face: (K,) confidence of the detections that count, (K,) bool whether each is a face, and how many faces there are."""
+    matched = [_match(*one) for one in zip(truths, found, strict=True)]
+    return {
+        smallest: (*_outcomes(matched, truths, smallest), sum(int((_side(boxes) >= smallest).sum()) for boxes in truths)) for smallest in sides
+    }
 
 
 def average_precision(confidence: np.ndarray, hit: np.ndarray, faces: int) -> float:

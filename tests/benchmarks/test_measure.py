@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.measure import Window, cores, percentile, percentiles_ms, ratios, spread, warm_up
+from benchmarks.measure import Window, percentile, percentiles_ms, ratios, spread, warm_up
+from engines.select import cores
 
 
 def test_a_percentile_is_the_nearest_rank_and_a_value_that_occurred() -> None:

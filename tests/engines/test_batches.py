@@ -53,6 +53,28 @@ def test_pictures_in_batches_of_1_to_9_are_as_one_by_one(case):
         assert deviation[:, :4].max() <= 500 * tolerance(backend, None)  # pixels
 
 
+@pytest.mark.parametrize("requests", [2, 3])
+def test_pictures_side_by_side_are_as_one_by_one_also_from_three_threads(requests):
+    batch = np.random.default_rng(7).integers(0, 255, (7, 96, 160, 3), dtype=np.uint8)
+    one = load_detector(backend="openvino", device="cpu", requests=requests)
+    alone = np.concatenate([one._engine.infer([picture[None]])[0] for picture in batch])
+    for size in range(1, 8):
+        assert np.array_equal(one._engine.infer([batch[:size]])[0], alone[:size]), size
+    wrong: list[int] = []
+
+    def run(start: int) -> None:
+        for _ in range(5):
+            if not np.array_equal(one._engine.infer([batch[start : start + 3]])[0], alone[start : start + 3]):
+                wrong.append(start)
+
+    threads = [threading.Thread(target=run, args=(start,)) for start in (0, 2, 4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
 def test_two_engines_in_two_threads(case, faces):
     backend, model = case
     engines = [load_classifier(model, head=head, backend=backend, device="cpu", threads=1) for head in ("crowd", "fer2013")]

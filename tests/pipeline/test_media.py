@@ -206,9 +206,11 @@ def test_the_ledger_balances_in_the_last_row(watched) -> None:
     assert account["decoded"] == account["shown"] + sum(account["dropped"].values()) == 105
 
 
-def test_two_runs_give_the_same_rows_whatever_is_asked_for(watched, media: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("settings", [(), ("--set", "detect.parallel=1"), ("--set", "detect.parallel=2", "--set", "max_batch=5")])
+def test_two_runs_give_the_same_rows_whatever_is_asked_for(watched, media: Path, tmp_path: Path, settings: tuple[str, ...]) -> None:
+    """Nor does it matter how many pictures the detector looks at side by side, or how they fall into batches."""
     first, _, source = watched("d06")
-    assert fer("--source", source, "--events", tmp_path / "again.jsonl", "--quiet").returncode == 0
+    assert fer("--source", source, "--events", tmp_path / "again.jsonl", "--quiet", *settings).returncode == 0
     strip = lambda found: [{k: v for k, v in r.items() if k not in ("time_utc", "info")} for r in found]  # noqa: E731
     assert strip(first) == strip(rows(tmp_path / "again.jsonl"))
 
