@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from pipeline.types import Faces, Frame
 
 _FORMAT = "rgb24"
+_SCALERS = 8
+"""Most that are kept: each holds up to 15 MB, and a folder of pictures may have as many sizes as files."""
 
 
 class Detect:
@@ -32,7 +34,7 @@ class Detect:
         self._interval, self._floor, self._max_faces = interval, floor, max_faces
         self._lowest = floor if suspicion is None else min(floor, suspicion)
         self._seen: dict[tuple[str, int], int] = defaultdict(int)  # frames of each (source, epoch), to count the interval
-        self._scalers: dict[tuple[int, int, str], VideoReformatter] = {}  # a scaler keeps up to 15 MB: one per size
+        self._scalers: dict[tuple[int, int, str], VideoReformatter] = {}  # one per size, the least recently used first
 
     def open(self) -> None:
         """Compiles the model for wide-screen pictures, the likeliest: a camera's first frames would be dropped meanwhile."""
@@ -66,7 +68,10 @@ class Detect:
     def _scale_into(self, row: np.ndarray, frame: Frame, geometry: LetterboxGeometry) -> None:
         """Scale the decoded picture into its place in the letterbox, (H, W, 3) uint8 RGB."""
         image = frame.image
-        scaler = self._scalers.setdefault((image.width, image.height, image.format.name), VideoReformatter())
+        key = (image.width, image.height, image.format.name)
+        scaler = self._scalers[key] = self._scalers.pop(key, None) or VideoReformatter()
+        if len(self._scalers) > _SCALERS:
+            del self._scalers[next(iter(self._scalers))]
         w, h = geometry.resized_width, geometry.resized_height
         scaled = scaler.reformat(image, width=w, height=h, format=_FORMAT, interpolation="BILINEAR")
         plane = scaled.planes[0]

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from frames import PICTURE, VIDEO, frame
+
+from engines import load_detector
+from pipeline.flow.batch import Batch, Ended
+from pipeline.stages.detect import _SCALERS, Detect
+from pipeline.types import Frame, SourceInfo
+
+
+def bright(width: int, height: int) -> np.ndarray:
+    """A dark picture with one bright square, which the fake detector takes for a face."""
+    picture = np.full((height, width, 3), 30, np.uint8)
+    picture[height // 4 : height // 2, width // 4 : width // 4 + height // 4] = 255
+    return picture
+
+
+def sized(index: int, width: int, height: int) -> Frame:
+    info = SourceInfo(f"{index}.png", "image", width, height)
+    return frame(0, info=info, picture=bright(width, height))
+
+
+@pytest.fixture
+def stage() -> Detect:
+    return Detect(load_detector(backend="fake"), interval=3)
+
+
+def test_boxes_are_pixels_of_the_full_frame_whatever_its_size(stage: Detect) -> None:
+    frames = [sized(0, 1920, 1080), sized(1, 320, 240), sized(2, 1280, 720)]
+    stage.process(Batch(frames, []))
+    for one in frames:
+        assert one.faces.xyxy.shape == (1, 4)
+        side = one.height / 4
+        expected = [one.width // 4, one.height // 4, one.width // 4 + side, one.height / 2]
+        assert np.abs(one.faces.xyxy[0] - expected).max() <= 0.02 * one.height
+
+
+def test_every_third_frame_is_looked_at_and_an_epoch_begins_anew(stage: Detect) -> None:
+    frames = [frame(i, info=VIDEO, picture=bright(320, 180)) for i in range(7)]
+    stage.process(Batch(frames[:5], []))
+    stage.process(Batch(frames[5:], [Ended(VIDEO.name, 0, "end", final=False)]))
+    assert [one.faces is not None for one in frames] == [True, False, False] * 2 + [True]
+    again = [frame(i, info=VIDEO, epoch=1, picture=bright(320, 180)) for i in range(2)]
+    stage.process(Batch(again, []))
+    assert [one.faces is not None for one in again] == [True, False]
+
+
+def test_pictures_are_all_looked_at(stage: Detect) -> None:
+    frames = [frame(i, info=PICTURE, picture=bright(320, 180)) for i in range(4)]
+    stage.process(Batch(frames, []))
+    assert all(len(one.faces) == 1 for one in frames)
+
+
+def test_scalers_of_a_folder_of_many_sizes_do_not_pile_up(stage: Detect) -> None:
+    for i in range(3 * _SCALERS):
+        stage.process(Batch([sized(i, 320 + 16 * i, 240)], []))
+    assert len(stage._scalers) == _SCALERS
