@@ -51,7 +51,8 @@ class Goal:
 def candidates(goal: Goal, intervals: Sequence[int]) -> dict[str, list[Any]]:
     """Setting -> values to try beside the default, in the order of the search. What changes results, the interval, comes last."""
     threads = sorted({1, max(cores() // 2, 1), cores()})
-    found: dict[str, list[Any]] = {"detect.parallel": threads, "detect.threads": threads, "classify.threads": threads, "max_batch": [1, 2, 4]}
+    found: dict[str, list[Any]] = dict.fromkeys(("detect.parallel", "detect.threads", "classify.threads"), threads)
+    found["max_batch"] = [1, 2, 4]
     if goal.name == "latency":
         found["live.lane"] = [1, 2]
     found["detect.interval"] = [n for n in intervals if n > 1]
