@@ -2,94 +2,274 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
 import click
 
-from engines.errors import FerError
+from engines.errors import FerError, UsageError
+from trainer.inspect import data_group
+from trainer.report_cli import evaluate_command
 
-_DATA = click.option("--data", type=click.Path(path_type=Path), required=True, help="fer2013.npz: FER2013 with FER+ votes.")
+_RECIPES = Path(__file__).resolve().parents[1] / "configs" / "train"
+_MODELS = Path(__file__).resolve().parents[1] / "engines" / "models"
+
+_PATH = click.Path(path_type=Path)
+_data = click.option("--data", type=_PATH, required=True, help="fer2013.npz, Kaggle's CSV, or a folder of class folders.")
+_faces = click.option("--data", type=_PATH, required=True, help="*train*.tar and *val*.tar, or images/{train,val} with labels beside.")
+_run = click.option("--run", type=_PATH, help="Folder of the run. Default: $FER_RUNS/RECIPE, else ~/.cache/fer-runs/RECIPE.")
+_set = click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change a key of the recipe: --set loss.focal_gamma=2.")
+_epochs = click.option("--epochs", type=click.IntRange(1), help="Instead of the recipe's.")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
-def cli() -> None:
-    """Train, judge and export the expression classifier.
+@click.option("--debug", is_flag=True, help="Show the whole traceback of an error.")
+def cli(debug: bool) -> None:
+    """Train, judge and export the expression classifier and the face detector.
 
     \b
     Examples:
-      fer-train train configs/train/emotion_cnn.yaml --data fer2013.npz
-      fer-train train configs/train/emotion_cnn.yaml --data fer2013.npz --set epochs=60 --run ~/runs/long
-      fer-train evaluate emotion_cnn --data fer2013.npz --json
+      fer-train data inspect fer2013.npz --picture samples.png
+      fer-train train emotion_cnn --data fer2013.npz
+      fer-train train resnet18 --data fer2013.npz --set optimizer.lr=0.05 --run ~/runs/r18
+      fer-train evaluate --model emotion_cnn --data fer2013.npz --report out/report
+      fer-train compare emotion_cnn resnet18 googlenet --data fer2013.npz --epochs 4
       fer-train export ~/runs/long --data fer2013.npz
+      fer-train detector train yolo11n_face --start yolo11n_face.pt --data faces/
+      fer-train reproduce emotion_cnn --data fer2013.npz
 
-    A run stopped at any moment goes on with the same command: a cut epoch is repeated with the same result.
+    RECIPE is a YAML file, or the name of one in configs/train. A run stopped at any moment goes on with the same command: a
+    cut epoch is repeated with the same result.
     """
 
 
+cli.add_command(data_group)
+cli.add_command(evaluate_command, "evaluate")
+
+
+@data_group.command("faces")
+@click.argument("pictures", type=click.Path(path_type=Path))
+@click.argument("output", type=click.Path(path_type=Path))
+def faces(pictures: Path, output: Path) -> None:
+    """Cut the faces of detection PICTURES into OUTPUT (.npy), for teachers to judge (distill.unlabelled).
+
+    \b
+    Example:
+      fer-train data faces faces/ unlabelled.npy
+    """
+    from trainer.export import FER2013_MARGIN
+    from trainer.unlabelled import faces_from_pictures
+
+    if output.suffix != ".npy":
+        raise UsageError(f"OUTPUT must end in .npy, got {output.name}")
+    click.echo(f"{output}: {faces_from_pictures(pictures, output, FER2013_MARGIN)} faces")
+
+
 @cli.command()
-@click.argument("recipe", type=click.Path(path_type=Path))
-@_DATA
-@click.option("--run", type=click.Path(path_type=Path), help="Folder of the run. Default: $FER_RUNS/RECIPE, else ~/.cache/fer-runs/RECIPE.")
-@click.option("--epochs", type=click.IntRange(1), help="Instead of the recipe's.")
-@click.option("--limit", type=click.IntRange(256), help="Train on so many faces only.")
-@click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change a key of the recipe.")
-def train(recipe: Path, data: Path, run: Path | None, epochs: int | None, limit: int | None, changes: tuple[str, ...]) -> None:
-    """Train by RECIPE (a YAML file), or go on with a run that was stopped."""
+@click.argument("recipe")
+@_data
+@_run
+@_epochs
+@click.option("--limit", type=click.IntRange(8), help="Train on so many faces only.")
+@_set
+def train(recipe: str, data: Path, run: Path | None, epochs: int | None, limit: int | None, changes: tuple[str, ...]) -> None:
+    """Train by RECIPE, or go on with a run that was stopped.
+
+    \b
+    Examples:
+      fer-train train emotion_cnn --data fer2013.npz
+      fer-train train configs/train/googlenet_focal.yaml --data train.csv --epochs 2 --limit 2000
+    """
     from rich.console import Console
 
-    from trainer.loop import runs_folder
     from trainer.loop import train as run_training
     from trainer.recipes import load_recipe
 
-    values = dict(change.split("=", 1) for change in changes if "=" in change)
-    if epochs:
-        values["epochs"] = str(epochs)
-    run_training(load_recipe(recipe, **values), data, run or runs_folder() / recipe.stem, Console(stderr=True), limit)
-
-
-@cli.command()
-@click.argument("model")
-@_DATA
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
-def evaluate(model: str, data: Path, as_json: bool) -> None:
-    """Judge MODEL (a shipped name or an ONNX file) on PublicTest, as it runs when it is used."""
-    from trainer.evaluate import evaluate_engine
-
-    metrics = evaluate_engine(model, data)
-    if as_json:
-        click.echo(json.dumps(metrics))
-    else:
-        for name, value in metrics.items():
-            click.echo(f"{name:28s} {value:.4f}")
+    path = recipe_path(recipe)
+    loaded = load_recipe(path, [*changes, *([f"epochs={epochs}"] if epochs else [])])
+    metrics = run_training(loaded, data, run or _folder(path.stem), Console(stderr=True), limit)
+    click.echo(f"best epoch {metrics['epoch']}: " + ", ".join(f"{k} {v:.4f}" for k, v in metrics.items() if k.endswith(("accuracy", "f1"))))
 
 
 @cli.command()
 @click.argument("run", type=click.Path(path_type=Path))
-@_DATA
+@_data
 @click.option("--name", default="emotion_cnn", show_default=True, help="Name in engines/models.")
 def export(run: Path, data: Path, name: str) -> None:
-    """Calibrate a RUN on PublicTest and write it to engines/models."""
+    """Calibrate a RUN on PublicTest and write it to engines/models.
+
+    \b
+    Example:
+      fer-train export ~/.cache/fer-runs/emotion_cnn --data fer2013.npz
+    """
     from trainer.export import export as write
 
-    models = Path(__file__).resolve().parents[1] / "engines" / "models"
-    for key, value in write(run, data, models, name).items():
+    for key, value in write(run, data, _MODELS, name).items():
         click.echo(f"{key:28s} {value}")
+
+
+@cli.command()
+@click.argument("recipes", nargs=-1, required=True)
+@_data
+@_epochs
+@click.option("--limit", type=click.IntRange(8), help="Train each on so many faces only.")
+@_set
+@click.option("--output", type=_PATH, help="Folder for table.md, rows.json and accuracy_over_cost.png.")
+def compare(
+    recipes: tuple[str, ...], data: Path, epochs: int | None, limit: int | None, changes: tuple[str, ...], output: Path | None
+) -> None:
+    """Train several RECIPES under one protocol, one after another, and put them into one table.
+
+    The protocol is what the options say: the same data, epochs and changes for all. A row that is there already is not trained
+    again; a stopped comparison goes on with the same command.
+
+    \b
+    Example:
+      fer-train compare emotion_cnn plain_cnn resnet18 --data fer2013.npz --epochs 4 --output out/compare
+    """
+    from rich.console import Console
+
+    from trainer.compare import compare as run_comparison
+
+    shared = [*changes, *([f"epochs={epochs}"] if epochs else [])]
+    output = output or _folder("compare")
+    table = run_comparison([recipe_path(recipe) for recipe in recipes], data, shared, limit, output, Console(stderr=True))
+    click.echo(table)
+    click.echo(f"in {output}", err=True)
+
+
+@cli.group()
+def detector() -> None:
+    """The face detector: train, judge, export."""
+
+
+@detector.command("train")
+@click.argument("recipe")
+@_faces
+@click.option("--start", type=_PATH, required=True, help="Ultralytics checkpoint to start from (a pickle: only your own).")
+@_run
+@_set
+def train_detector(recipe: str, data: Path, start: Path, run: Path | None, changes: tuple[str, ...]) -> None:
+    """Fine-tune YOLO11n by RECIPE, or go on from the last epoch of a run that was stopped.
+
+    \b
+    Example:
+      fer-train detector train yolo11n_face --start yolo11n_face.pt --data faces/ --set epochs=4
+    """
+    from rich.console import Console
+
+    from trainer import detector as detectors
+
+    path = recipe_path(recipe)
+    run = run or _folder(path.stem)
+    click.echo(detectors.train_detector(detectors.load_detector_recipe(path, changes), start, data, run, Console(stderr=True)))
+
+
+@detector.command("evaluate")
+@click.argument("models", nargs=-1, required=True)
+@_faces
+@click.option("--rival", type=click.Path(path_type=Path), help="A YuNet's .onnx, to be compared with at its own number of false positives.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
+def evaluate_detector(models: tuple[str, ...], data: Path, rival: Path | None, as_json: bool) -> None:
+    """AP50 and recall of MODELS on the validation pictures, by the smallest face that counts.
+
+    \b
+    Examples:
+      fer-train detector evaluate yolo11n_face --data faces/
+      fer-train detector evaluate yolo11n_face scrfd_500m.onnx --data faces/ --rival face_detection_yunet_2023mar.onnx
+    """
+    import json
+
+    from trainer.detector_score import score_detectors
+
+    table = score_detectors(models, data, str(rival) if rival else None, lambda text: click.echo(text, err=True))
+    if as_json:
+        click.echo(json.dumps(table))
+        return
+    at_rival = f" {'at the rival´s FPs':>24s}" if rival else ""
+    click.echo(f"{'model':32s} {'faces':>8s} {'AP50':>6s} {'recall at 1 FP / 20 images':>28s}{at_rival}")
+    for model, by_side in table.items():
+        for side, row in by_side.items():
+            at_rival = f" {row['recall_at_rival']:>18.3f} ({row['false_positives']:3d})" if rival else ""
+            click.echo(f"{model:32s} {f'≥ {side} px':>8s} {row['ap50']:6.3f} {row['recall']:28.3f}{at_rival}")
+
+
+@detector.command("export")
+@click.argument("run", type=click.Path(path_type=Path))
+@_faces
+@click.option("--conf", type=click.FloatRange(0, 1, min_open=True, max_open=True), help="Score that makes a face, instead of the recipe's.")
+@click.option("--name", default="yolo11n_face", show_default=True, help="Name in engines/models.")
+def export_detector(run: Path, data: Path, conf: float | None, name: str) -> None:
+    """Write a RUN to engines/models, measured on the validation pictures.
+
+    \b
+    Example:
+      fer-train detector export ~/.cache/fer-runs/yolo11n_face --data faces/
+    """
+    from trainer.detector_score import export_detector as write
+
+    for key, value in write(run, data, _MODELS, name, conf).metrics.items():
+        click.echo(f"{key:44s} {value}")
+
+
+@cli.command()
+@click.argument("name", type=click.Choice(["emotion_cnn", "yolo11n_face"]))
+@click.option("--data", type=click.Path(path_type=Path), required=True, help="What the model is trained on (see train, detector train).")
+@click.option("--start", type=click.Path(path_type=Path), help="The detector's start, an Ultralytics checkpoint.")
+def reproduce(name: str, data: Path, start: Path | None) -> None:
+    """The whole chain from data to the shipped artefact NAME: teachers first, then the model, then its export.
+
+    \b
+    Examples:
+      fer-train reproduce emotion_cnn --data fer2013.npz
+      fer-train reproduce yolo11n_face --data faces/ --start yolo11n_face.pt
+    """
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if name == "yolo11n_face":
+        from trainer import detector as detectors
+        from trainer.detector_score import export_detector as write_detector
+
+        if start is None:
+            raise UsageError("the detector is fine-tuned: give the checkpoint that it starts from with --start")
+        run = _folder(name)
+        detectors.train_detector(detectors.load_detector_recipe(recipe_path(name), ()), start, data, run, console)
+        write_detector(run, data, _MODELS)
+        return
+    from trainer.export import export as write
+    from trainer.loop import train as run_training
+    from trainer.recipes import load_recipe
+
+    recipe = load_recipe(recipe_path(name))
+    for teacher in recipe.distill.teachers:
+        if not Path(teacher).expanduser().is_dir():
+            run_training(load_recipe(recipe_path(teacher)), data, _folder(teacher), console)
+    run_training(recipe, data, _folder(name), console)
+    write(_folder(name), data, _MODELS, name)
+
+
+def recipe_path(text: str) -> Path:
+    """A recipe's file, or that of a name in configs/train."""
+    path = Path(text)
+    return path if path.suffix in (".yaml", ".yml") else _RECIPES / f"{text}.yaml"
+
+
+def _folder(name: str) -> Path:
+    from trainer.recipes import runs_folder
+
+    return runs_folder() / name
 
 
 def main() -> None:
     """Entry point: errors are one sentence."""
     try:
-        cli(standalone_mode=False)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(2)
-    except click.Abort:
-        sys.exit(130)
-    except (FerError, FileNotFoundError, ValueError) as error:
+        cli()
+    except FerError as error:
+        if "--debug" in sys.argv:
+            raise
         click.echo(f"fer-train: {error}", err=True)
-        sys.exit(getattr(error, "exit_code", 1))
+        sys.exit(error.exit_code)
 
 
 if __name__ == "__main__":

@@ -8,126 +8,245 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
+import warnings
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 from lightning.fabric import Fabric
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor, nn
+from torch.nn import functional as F
 
-from trainer.augment import random_views
-from trainer.data import load_fer2013
+from engines.contract import HEADS
+from engines.select import cores
+from trainer.augment import mix, planes, random_views
+from trainer.checkpoint import save
+from trainer.data import DataWarning, FaceSet, class_counts, class_weights, crowd_targets, load_faces, stratified_split
+from trainer.distill import Teachers, load_unlabelled
 from trainer.evaluate import evaluate_model
-from trainer.losses import two_heads
-from trainer.models import Ema, EmotionCNN, parameters
+from trainer.losses import smoothed, soft_loss
+from trainer.models import Ema, build_model, parameters
 from trainer.recipes import Recipe
 
 
-def runs_folder() -> Path:
-    """`$FER_RUNS`, else ~/.cache/fer-runs."""
-    return Path(os.environ.get("FER_RUNS") or Path.home() / ".cache" / "fer-runs")
+@dataclass
+class Progressed:
+    """What decides the learning rate and the end, beside the step."""
+
+    best: float = -1.0
+    """The best score so far: mean accuracy of the heads that learn."""
+    since: int = 0
+    """Epochs without a better one."""
+    fall: float = 1.0
+    """What the plateau schedule has multiplied the learning rate by."""
+    waited: int = 0
+    """Epochs without a better score since that last fell."""
 
 
 def train(recipe: Recipe, data: Path, run: Path, console: Console, limit: int | None = None) -> dict:
-    """Train to the end of the recipe, from the last checkpoint in `run` where there is one; returns the last metrics."""
+    """Train to the end of the recipe, from the last checkpoint in `run` where there is one; returns the best epoch's metrics."""
+    fabric = Fabric(accelerator="auto", devices="auto" if torch.cuda.is_available() else 1, precision=_precision(recipe))
+    fabric.launch()
+    torch.set_num_threads(max(1, cores() // fabric.world_size))  # what taskset leaves us
+    torch.manual_seed(recipe.seed)
+    with warnings.catch_warnings(record=True) as notes:
+        warnings.simplefilter("always", DataWarning)
+        faces, validation = face_sets(recipe, data, limit)
+    for note in notes:
+        console.print(f"note: {note.message}", markup=False, soft_wrap=True)
+    bare = build_model(recipe.model, recipe.data).to(memory_format=torch.channels_last)
+    optimizer = make_optimizer(bare, recipe)
+    model, optimizer = fabric.setup(bare, optimizer)
+    ema, state, first, metrics = Ema(bare, recipe.ema), Progressed(), 0, {}
+    teachers = fabric.to_device(Teachers(recipe)) if recipe.distill.teachers else None
+    unlabelled = load_unlabelled(Path(recipe.distill.unlabelled).expanduser()) if recipe.distill.unlabelled else None
+    images, targets = planes(faces.images), targets_of(faces, recipe)
+    weights = None if recipe.loss.class_weights == 0 else fabric.to_device(loss_weights(faces, recipe.loss.class_weights))
+    steps = max(1, len(faces) // recipe.batch)
+    learned = sum(p.numel() for p in bare.parameters() if p.requires_grad)
+    network = f"{parameters(bare):,} parameters ({learned:,} learn)"
+    console.print(f"{len(faces)} faces, {network}, {steps} steps an epoch, {_precision(recipe)} on {fabric.device}")
+
     run.mkdir(parents=True, exist_ok=True)
     (run / "recipe.json").write_text(recipe.model_dump_json(indent=2))
-    sets = load_fer2013(data)
-    faces = sets["Training"]
-    if limit:
-        faces = faces.take(torch.randperm(len(faces), generator=torch.Generator().manual_seed(recipe.seed))[:limit].numpy())
-    images, label, crowd = torch.from_numpy(faces.images), torch.from_numpy(faces.label), torch.from_numpy(faces.crowd)
-
-    torch.set_num_threads(len(os.sched_getaffinity(0)))  # what taskset leaves us
-    fabric = Fabric(accelerator="auto", devices=1, precision=recipe.precision)
-    torch.manual_seed(recipe.seed)
-    bare = EmotionCNN(tuple(recipe.widths), recipe.dropout).to(memory_format=torch.channels_last)
-    decay = [p for p in bare.parameters() if p.ndim > 1]
-    rest = [p for p in bare.parameters() if p.ndim <= 1]  # BatchNorm and biases are not decayed
-    optimizer = torch.optim.SGD(
-        [{"params": decay, "weight_decay": recipe.weight_decay}, {"params": rest, "weight_decay": 0.0}],
-        lr=recipe.lr,
-        momentum=0.9,
-        nesterov=True,
-    )
-    model, optimizer = fabric.setup(bare, optimizer)
-    ema = Ema(bare, recipe.ema)
-    steps = len(faces) // recipe.batch
-    console.print(f"{len(faces)} faces, {parameters(bare):,} parameters, {steps} steps an epoch, {recipe.precision} on {fabric.device}")
-
-    first, metrics = 0, {}
     checkpoint = run / "last.ckpt"
     if checkpoint.exists():
-        state = torch.load(checkpoint, weights_only=True)
-        bare.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        ema.shadow, first, metrics = state["ema"], state["epoch"], state["metrics"]
+        saved = torch.load(checkpoint, weights_only=True, map_location=fabric.device)
+        bare.load_state_dict(saved["model"])
+        optimizer.load_state_dict(saved["optimizer"])
+        ema.shadow, first, metrics, state = saved["ema"], saved["epoch"], saved["metrics"], Progressed(**saved["progressed"])
         console.print(f"resumed after epoch {first} from {checkpoint}")
 
     for epoch in range(first, recipe.epochs):
+        if recipe.patience and state.since >= recipe.patience:
+            console.print(f"no better score in {recipe.patience} epochs: stopped after epoch {epoch}")
+            break
         began = time.monotonic()
         generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + epoch)
         torch.manual_seed(recipe.seed * 1_000_003 + epoch)  # dropout
         order = torch.randperm(len(faces), generator=generator)
-        model.train()
+        train_mode(model, bare)
         losses = 0.0
-        with Progress(
-            TextColumn(f"epoch {epoch + 1}/{recipe.epochs}"),
-            BarColumn(),
-            TextColumn("{task.fields[loss]}"),
-            TimeRemainingColumn(),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        ) as progress:
+        with _progress(console, f"epoch {epoch + 1}/{recipe.epochs}") as progress:
             bar = progress.add_task("", total=steps, loss="")
             for step in range(steps):
-                index = order[step * recipe.batch : (step + 1) * recipe.batch]
+                index = order[step * recipe.batch : (step + 1) * recipe.batch][fabric.global_rank :: fabric.world_size]
                 at = epoch * steps + step
                 for group in optimizer.param_groups:
-                    group["lr"] = learning_rate(at, recipe, steps)
-                views = random_views(images[index], recipe.input_size, generator).to(fabric.device, memory_format=torch.channels_last)
-                crowd_logits, original_logits = model(views)
-                loss = two_heads(
-                    crowd_logits,
-                    original_logits,
-                    crowd[index].to(fabric.device),
-                    label[index].to(fabric.device),
-                    recipe.smoothing,
-                    recipe.crowd_weight,
-                )
+                    group["lr"] = state.fall * learning_rate(at, recipe, steps)
+                batch, wanted = images[index], [target[index] for target in targets]
+                if unlabelled is not None:
+                    more = torch.randint(len(unlabelled), (round(len(index) * recipe.distill.unlabelled_share),), generator=generator)
+                    batch = torch.cat([batch, unlabelled[more]])
+                    wanted = [F.pad(target, (0, 0, 0, len(more))) for target in wanted]
+                views = random_views(batch, recipe.input_size, recipe.augment, generator)
+                views, wanted = mix(views, wanted, recipe.augment, generator)
+                views = views.to(fabric.device, memory_format=torch.channels_last)
+                with fabric.autocast():
+                    taught = teachers(views) if teachers else None
+                loss = loss_of(model(views), [target.to(fabric.device) for target in wanted], taught, weights, recipe)
                 optimizer.zero_grad(set_to_none=True)
                 fabric.backward(loss)
+                if recipe.optimizer.clip:
+                    fabric.clip_gradients(model, optimizer, max_norm=recipe.optimizer.clip)
                 optimizer.step()
                 ema.update(bare, at)
                 losses += loss.item()
                 progress.update(bar, advance=1, loss=f"loss {losses / (step + 1):.3f}")
-        metrics = evaluate_model(averaged(bare, ema, recipe), sets["PublicTest"], recipe.input_size)
-        metrics |= {"epoch": epoch + 1, "loss": losses / max(steps, 1), "seconds": time.monotonic() - began}
-        with open(run / "log.jsonl", "a") as log:
-            log.write(json.dumps(metrics) + "\n")
-        console.print(
-            f"epoch {epoch + 1}: loss {metrics['loss']:.3f}, PublicTest fer2013 {metrics['fer2013_accuracy']:.4f}, "
-            f"crowd {metrics['crowd_accuracy']:.4f}, {metrics['seconds']:.0f} s"
-        )
-        state = {"model": bare.state_dict(), "optimizer": optimizer.state_dict(), "ema": ema.shadow, "epoch": epoch + 1, "metrics": metrics}
-        torch.save(state, run / "last.ckpt.part")
-        os.replace(run / "last.ckpt.part", checkpoint)
-    return metrics
+        metrics = evaluate_model(averaged(ema, recipe), validation, recipe.input_size)
+        metrics |= {"epoch": epoch + 1, "loss": losses / steps, "seconds": time.monotonic() - began}
+        better = advance(state, metrics, recipe)
+        if fabric.is_global_zero:
+            saved = {"model": bare.state_dict(), "optimizer": optimizer.state_dict(), "ema": ema.shadow, "epoch": epoch + 1}
+            saved |= {"metrics": metrics, "progressed": asdict(state)}
+            if better:
+                save({key: saved[key] for key in ("ema", "epoch", "metrics")}, run / "best.ckpt")
+            save(saved, checkpoint)
+            _record(run, console, metrics)
+        fabric.barrier()
+    return torch.load(run / "best.ckpt", weights_only=True)["metrics"] if (run / "best.ckpt").exists() else metrics
 
 
-def averaged(model: EmotionCNN, ema: Ema, recipe: Recipe) -> EmotionCNN:
-    """A copy in evaluation mode with the averaged weights."""
-    copy = EmotionCNN(tuple(recipe.widths), recipe.dropout)
-    copy.load_state_dict(ema.shadow)
-    return copy.eval()
+def face_sets(recipe: Recipe, data: Path, limit: int | None = None) -> tuple[FaceSet, FaceSet]:
+    """What a recipe trains on (`limit` of it, drawn by the seed) and what it is judged by after each epoch."""
+    settings = recipe.data
+    form = {"size": settings.size, "colour": settings.colour, "classes": tuple(settings.classes)}
+    sets = load_faces(data, **form, seed=recipe.seed, drop_duplicates=settings.drop_duplicates)
+    faces = sets["Training"]
+    if settings.validation:
+        kept, aside = stratified_split(faces.label, settings.validation, recipe.seed)
+        faces, validation = faces.take(kept), faces.take(aside)
+    else:
+        validation = sets["PublicTest"]
+    if limit and limit < len(faces):
+        faces = faces.take(torch.randperm(len(faces), generator=torch.Generator().manual_seed(recipe.seed))[:limit].numpy())
+    return faces, validation
+
+
+def targets_of(faces: FaceSet, recipe: Recipe) -> list[Tensor]:
+    """Per head, in the order of HEADS, what each face should be answered: rows of probabilities, or of zeros to be left out.
+
+    Data without FER+ votes teaches both heads its labels: an untrained head would answer at random.
+    """
+    classes = len(faces.classes)
+    original = smoothed(torch.from_numpy(faces.label), classes, recipe.loss.smoothing)
+    if not faces.crowd.any():
+        return [original, original]
+    if recipe.loss.crowd == "none":
+        return [torch.zeros_like(original), original]
+    return [torch.from_numpy(crowd_targets(faces, recipe.loss.crowd)), original]
+
+
+def loss_weights(faces: FaceSet, exponent: float) -> Tensor:
+    """Inverse class frequency to the power of `exponent`, of mean 1 over the classes that are there: (C,)."""
+    weights = torch.from_numpy(class_weights(faces.label, len(faces.classes))) ** exponent
+    weights[torch.from_numpy(class_counts(faces.label, len(faces.classes))) == 0] = 0
+    return weights / weights[weights > 0].mean()
+
+
+def loss_of(
+    logits: tuple[Tensor, ...], wanted: list[Tensor], taught: list[Tensor] | None, weights: Tensor | None, recipe: Recipe
+) -> Tensor:
+    """The heads' losses, each a mean of what the labels say and what the teachers say (Hinton et al. 2015, T² on the latter)."""
+    total, share, t = torch.zeros((), device=logits[0].device), recipe.distill.weight, recipe.distill.temperature
+    for k, importance in enumerate((recipe.loss.crowd_weight, 1.0)):
+        loss = soft_loss(logits[k], wanted[k], weights, recipe.loss.focal_gamma)
+        if taught is not None:
+            loss = (1 - share) * loss + share * t * t * soft_loss(logits[k] / t, taught[k])
+        total = total + importance * loss
+    return total
+
+
+def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """Only what learns; BatchNorm and biases are not decayed."""
+    learn = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in learn if p.ndim > 1], "weight_decay": recipe.optimizer.weight_decay},
+        {"params": [p for p in learn if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    if recipe.optimizer.name == "sgd":
+        return torch.optim.SGD(groups, lr=recipe.optimizer.lr, momentum=0.9, nesterov=True)
+    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[recipe.optimizer.name]
+    return kind(groups, lr=recipe.optimizer.lr)
 
 
 def learning_rate(step: int, recipe: Recipe, steps_per_epoch: int) -> float:
-    """Linear warm-up, then half a cosine to zero (Loshchilov & Hutter 2017)."""
-    total = recipe.epochs * steps_per_epoch
-    if step < recipe.warmup_steps:
-        return recipe.lr * (step + 1) / recipe.warmup_steps
-    return recipe.lr * 0.5 * (1 + math.cos(math.pi * (step - recipe.warmup_steps) / max(total - recipe.warmup_steps, 1)))
+    """Linear warm-up, then half a cosine to zero (Loshchilov & Hutter 2017), falls at fixed epochs, or nothing (plateau: Progressed)."""
+    schedule, peak = recipe.schedule, recipe.optimizer.lr
+    if step < schedule.warmup_steps:
+        return peak * (step + 1) / schedule.warmup_steps
+    if schedule.name == "cosine":
+        total = recipe.epochs * steps_per_epoch
+        return peak * 0.5 * (1 + math.cos(math.pi * (step - schedule.warmup_steps) / max(total - schedule.warmup_steps, 1)))
+    if schedule.name == "step":
+        return peak * schedule.factor ** (step // steps_per_epoch // schedule.step_epochs)
+    return peak
+
+
+def advance(state: Progressed, metrics: dict, recipe: Recipe) -> bool:
+    """Note an epoch's score; True where it is the best so far."""
+    score = (metrics["fer2013_accuracy"] + metrics.get("crowd_accuracy", metrics["fer2013_accuracy"])) / 2
+    if score > state.best:
+        state.best, state.since, state.waited = score, 0, 0
+        return True
+    state.since, state.waited = state.since + 1, state.waited + 1
+    if recipe.schedule.name == "plateau" and state.waited >= recipe.schedule.patience:
+        state.fall, state.waited = state.fall * recipe.schedule.factor, 0
+    return False
+
+
+def train_mode(model: nn.Module, bare: nn.Module) -> None:
+    """Training mode, but for frozen blocks: their BatchNorm keeps the statistics that their weights were made with."""
+    model.train()
+    for module in bare.modules():
+        own = list(module.parameters())
+        if own and not any(p.requires_grad for p in own):
+            module.eval()
+
+
+def averaged(ema: Ema, recipe: Recipe) -> nn.Module:
+    """A copy in evaluation mode with the averaged weights."""
+    copy = build_model(recipe.model.model_copy(update={"weights": "none"}), recipe.data)
+    copy.load_state_dict(ema.shadow)
+    return copy.to(memory_format=torch.channels_last).eval()
+
+
+def _precision(recipe: Recipe) -> str:
+    if recipe.precision != "auto":
+        return recipe.precision
+    return "16-mixed" if torch.cuda.is_available() else "bf16-mixed"
+
+
+def _record(run: Path, console: Console, metrics: dict) -> None:
+    with open(run / "log.jsonl", "a") as log:
+        log.write(json.dumps(metrics) + "\n")
+    figures = ", ".join(f"{head} {metrics[key]:.4f}" for head in HEADS if (key := f"{head}_accuracy") in metrics)
+    console.print(f"epoch {metrics['epoch']}: loss {metrics['loss']:.3f}, {figures}, {metrics['seconds']:.0f} s")
+
+
+def _progress(console: Console, title: str) -> Progress:
+    columns = TextColumn(title), BarColumn(), TextColumn("{task.fields[loss]}"), TimeRemainingColumn()
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)

@@ -2,36 +2,158 @@
 
 from __future__ import annotations
 
+import json
+import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from engines.contract import LABELS
+from engines.errors import UsageError
+
+R = TypeVar("R", bound=BaseModel)
 
 
-class Recipe(BaseModel):
-    """Settings of one run of the classifier."""
-
+class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: str
-    widths: list[int] = Field([32, 64, 128, 256], description="channels of each stage of two convolutions")
-    input_size: int = Field(40, ge=24, le=48, description="side of the window of a 48 px image, pixels")
-    epochs: int = Field(20, ge=1)
-    batch: int = Field(128, ge=2)
-    lr: float = Field(0.08, gt=0, description="peak learning rate of SGD with Nesterov momentum .9")
-    warmup_steps: int = Field(300, ge=1)
-    weight_decay: float = Field(5e-4, ge=0)
-    ema: float = Field(0.998, ge=0, lt=1, description="decay of the averaged weights")
-    dropout: float = Field(0.3, ge=0, lt=1)
+
+class DataSettings(_Part):
+    """Which faces, and in what form."""
+
+    classes: list[str] = Field(list(LABELS), description="the labels to learn; rows of others are left out")
+    colour: Literal["grey", "rgb"] = "grey"
+    size: int = Field(48, ge=32, le=480, description="side of a stored face, pixels")
+    drop_duplicates: bool = Field(False, description="leave out training images that also stand in the validation split")
+    validation: float | None = Field(None, gt=0, lt=1, description="judge on such a random share of Training instead of PublicTest")
+
+
+class ModelSettings(_Part):
+    """The network. Every one eats the same grey or colour window; what it needs of size and normalisation lies inside."""
+
+    name: str = Field("emotion_cnn", description="emotion_cnn | plain_cnn | a classifier of torchvision | timm:NAME")
+    widths: list[int] = Field([32, 64, 128, 256], description="channels of each stage (emotion_cnn, plain_cnn)")
+    dropout: float = Field(0.3, ge=0, lt=1, description="before the heads")
+    weights: str = Field("none", description="none | imagenet (downloaded, where the network allows) | a .pth or .safetensors file | a run")
+    image_size: int | None = Field(None, ge=32, le=480, description="side to which the window is enlarged inside the network")
+    unfreeze_blocks: int | None = Field(None, ge=0, description="train the heads and so many last blocks only; default: everything")
+
+
+class Augmentation(_Part):
+    """Random changes of each face, drawn anew every time. Shares are probabilities, amounts are ± the figure."""
+
+    flip: float = Field(0.5, ge=0, le=1)
+    rotate: float = Field(15.0, ge=0, le=180, description="degrees")
+    tilt: float = Field(0.15, ge=0, le=1, description="share of faces turned by up to 26 degrees more: heads held askew")
+    scale: float = Field(0.18, ge=0, lt=1, description="log of the zoom")
+    squeeze: float = Field(0.06, ge=0, lt=1, description="log of the change of width against height")
+    shift: float = Field(0.13, ge=0, lt=1, description="share of half the side")
+    perspective: float = Field(0.0, ge=0, lt=1, description="keystone, share of the side")
+    gamma: float = Field(0.35, ge=0, lt=2, description="log of the exponent on brightness")
+    colour: float = Field(0.0, ge=0, lt=1, description="share by which each colour channel changes (colour input)")
+    small: float = Field(0.27, ge=0, le=1, description="share of faces scaled down to 12, 18 or 26 px and up again")
+    noise: float = Field(12.0, ge=0, description="grey levels of noise, at most, on a quarter of the faces")
+    erase: float = Field(0.5, ge=0, le=1, description="share of faces with a grey box (Zhong et al. 2020)")
+    mixup: float = Field(0.0, ge=0, description="alpha of Mixup (Zhang et al. 2018); 0 is none")
+    cutmix: float = Field(0.0, ge=0, description="alpha of CutMix (Yun et al. 2019); 0 is none")
+
+
+class LossSettings(_Part):
+    """How an answer is judged, the same on every head."""
+
     smoothing: float = Field(0.1, ge=0, lt=1, description="label smoothing of the original labels")
-    crowd_weight: float = Field(0.7, ge=0, description="weight of the FER+ votes' loss")
-    precision: str = Field("bf16-mixed", description="Fabric's precision")
+    focal_gamma: float = Field(0.0, ge=0, description="focusing of the focal loss (Lin et al. 2017); 0 is cross-entropy")
+    class_weights: float = Field(0.0, ge=0, le=1, description="exponent on the inverse class frequency: 0 none, .5 its root, 1 in full")
+    crowd: Literal["probability", "majority", "original", "none"] = Field("probability", description="what the crowd head learns")
+    crowd_weight: float = Field(0.7, ge=0, description="weight of the crowd head's loss")
+
+
+class OptimizerSettings(_Part):
+    name: Literal["sgd", "adam", "adamw"] = Field("sgd", description="sgd has Nesterov momentum .9")
+    lr: float = Field(0.08, gt=0, description="peak learning rate")
+    weight_decay: float = Field(5e-4, ge=0, description="on weights; not on BatchNorm and biases")
+    clip: float | None = Field(None, gt=0, description="largest norm of the gradient")
+
+
+class Schedule(_Part):
+    """The learning rate over time, after a linear warm-up."""
+
+    name: Literal["cosine", "step", "plateau", "constant"] = "cosine"
+    warmup_steps: int = Field(300, ge=0)
+    step_epochs: int = Field(10, ge=1, description="step: epochs between two falls")
+    factor: float = Field(0.1, gt=0, lt=1, description="step and plateau: how far it falls")
+    patience: int = Field(3, ge=1, description="plateau: epochs without a better score before it falls")
+
+
+class Distillation(_Part):
+    """Answers of earlier runs as targets, on the very views the student sees (Hinton et al. 2015; Beyer et al. 2022)."""
+
+    teachers: list[str] = Field([], description="finished runs: names under $FER_RUNS, or folders; their probabilities are averaged")
+    weight: float = Field(0.5, ge=0, le=1, description="share of the teachers in the targets")
+    temperature: float = Field(2.0, gt=0)
+    unlabelled: str | None = Field(None, description="face images without labels (.npy, N×48×48 uint8), judged by the teachers alone")
+    unlabelled_share: float = Field(0.25, ge=0, le=1, description="unlabelled faces for each labelled one in a batch")
+
+
+class Recipe(_Part):
+    """Settings of one run of a classifier."""
+
+    name: str
+    data: DataSettings = DataSettings()
+    model: ModelSettings = ModelSettings()
+    augment: Augmentation = Augmentation()
+    loss: LossSettings = LossSettings()
+    optimizer: OptimizerSettings = OptimizerSettings()
+    schedule: Schedule = Schedule()
+    distill: Distillation = Distillation()
+    input_size: int = Field(40, ge=24, le=480, description="side of the window of a face image, pixels")
+    epochs: int = Field(20, ge=1)
+    patience: int | None = Field(None, ge=1, description="stop after so many epochs without a better score; the best one counts")
+    batch: int = Field(128, ge=2)
+    ema: float = Field(0.998, ge=0, lt=1, description="decay of the averaged weights; 0 takes the last ones")
+    precision: str = Field("auto", description="Fabric's: bf16-mixed, 16-mixed, 32-true; auto is bf16-mixed on CPU, 16-mixed on CUDA")
     seed: int = 1
 
 
-def load_recipe(path: Path, **changes: object) -> Recipe:
-    """Read a recipe; `changes` override its keys (values as YAML text)."""
-    with open(path) as text:
-        values = yaml.safe_load(text) or {}
-    values |= {k: yaml.safe_load(str(v)) for k, v in changes.items()}
-    return Recipe(**({"name": path.stem} | values))
+def runs_folder() -> Path:
+    """`$FER_RUNS`, else ~/.cache/fer-runs."""
+    return Path(os.environ.get("FER_RUNS") or Path.home() / ".cache" / "fer-runs")
+
+
+def load_recipe(path: Path, changes: Sequence[str] = ()) -> Recipe:
+    """Read a recipe; `changes` are KEY=VALUE with dots (loss.focal_gamma=2), values as YAML text. Raises UsageError."""
+    return read_recipe(Recipe, path, changes)
+
+
+def read_recipe(kind: type[R], path: Path, changes: Sequence[str]) -> R:
+    """A recipe of that kind from YAML."""
+    if not path.is_file():
+        raise UsageError(f"there is no recipe {path}; give a YAML file such as configs/train/emotion_cnn.yaml")
+    values = yaml.safe_load(path.read_text()) or {}
+    for change in changes:
+        key, equals, value = change.partition("=")
+        if not equals:
+            raise UsageError(f"--set takes KEY=VALUE, got {change!r}; for instance --set loss.focal_gamma=2")
+        *outer, last = key.strip().split(".")
+        inner: dict[str, Any] = values
+        for part in outer:
+            inner = inner.setdefault(part, {})
+        inner[last] = yaml.safe_load(value)
+    return _checked(kind, {"name": path.stem} | values, str(path))
+
+
+def recipe_from_json(path: Path) -> Recipe:
+    """The recipe that a run has written beside its checkpoint."""
+    return _checked(Recipe, json.loads(path.read_text()), str(path))
+
+
+def _checked(kind: type[R], values: dict[str, Any], where: str) -> R:
+    try:
+        return kind(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise UsageError(f"{where}: {key}: {first['msg']}, got {first.get('input')!r}; see trainer/recipes.py for the keys") from error

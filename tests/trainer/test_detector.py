@@ -1,0 +1,107 @@
+"""The detector's training through ultralytics, on drawn faces and a network of a few convolutions."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+pytest.importorskip("torch", reason="training needs torch: pip install -e '.[train]'")
+pytest.importorskip("ultralytics", reason="training the detector needs ultralytics: pip install -e '.[train]'")
+
+import torch
+from drawn_faces import drawn_face
+from rich.console import Console
+
+from engines.errors import UsageError
+from trainer.detector import DetectorRecipe, last_checkpoint, train_detector
+from trainer.detector_score import export_detector, score_detectors
+
+TINY = """
+nc: 1
+backbone:
+  - [-1, 1, Conv, [8, 3, 2]]
+  - [-1, 1, Conv, [16, 3, 2]]
+  - [-1, 1, Conv, [16, 3, 2]]
+  - [-1, 1, Conv, [32, 3, 2]]
+  - [-1, 1, Conv, [32, 3, 2]]
+head:
+  - [[2, 3, 4], 1, Detect, [nc]]
+"""
+RECIPE = DetectorRecipe(name="tiny", imgsz=96, epochs=2, batch=4, warmup_epochs=0, close_mosaic=0)
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight pictures to train on and four to judge by, one drawn face each."""
+    root, rng = tmp_path_factory.mktemp("faces"), np.random.default_rng(1)
+    for split, count in (("train", 8), ("val", 4)):
+        for kind in ("images", "labels"):
+            (root / kind / split).mkdir(parents=True)
+        for i in range(count):
+            picture = np.full((96, 96, 3), 90, np.uint8)
+            x, y = (int(v) for v in rng.integers(0, 48, 2))
+            picture[y : y + 48, x : x + 48] = drawn_face(i % 7, rng)[..., None]
+            cv2.imwrite(str(root / "images" / split / f"{i}.png"), picture)
+            (root / "labels" / split / f"{i}.txt").write_text(f"0 {(x + 24) / 96} {(y + 24) / 96} 0.4 0.4\n")
+    return root
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from ultralytics import YOLO
+
+    folder = tmp_path_factory.mktemp("start")
+    (folder / "yolo11tiny.yaml").write_text(TINY)
+    torch.manual_seed(0)
+    YOLO(str(folder / "yolo11tiny.yaml")).save(str(folder / "start.pt"))
+    return folder / "start.pt"
+
+
+def epochs(run: Path) -> list[int]:
+    return [json.loads(line)["epoch"] for line in (run / "log.jsonl").read_text().splitlines()]
+
+
+def test_a_run_swaps_activations_goes_on_where_it_was_cut_and_becomes_an_engine(pictures: Path, start: Path, tmp_path: Path) -> None:
+    """A stop between two epochs leaves what a kill leaves: the last checkpoint."""
+
+    class Stopped(Exception):
+        pass
+
+    class StopsAfterOne(io.StringIO):
+        def write(self, text: str) -> int:
+            if "epoch 2/" in text:
+                raise Stopped
+            return super().write(text)
+
+    run, said = tmp_path / "run", io.StringIO()
+    recipe = RECIPE.model_copy(update={"epochs": 3})
+    with pytest.raises(Stopped):
+        train_detector(recipe, start, pictures, run, Console(file=StopsAfterOne(), width=200))
+    assert epochs(run) == [1, 2]
+    train_detector(recipe, start, pictures, run, Console(file=said, width=200))
+    assert "going on from" in said.getvalue()
+    assert epochs(run) == [1, 2, 2, 3]  # the cut one is repeated
+
+    network = torch.load(last_checkpoint(run), weights_only=False)["model"]
+    kinds = {type(layer.act).__name__ for layer in network.modules() if hasattr(layer, "act")}
+    assert "Hardswish" in kinds
+    assert "SiLU" not in kinds
+
+    entry = export_detector(run, pictures, tmp_path, "tiny", conf=0.3)
+    assert entry.contract.conf == 0.3
+    assert set(entry.metrics["ap50"]) == {f"faces >= {side} px" for side in (8, 16, 32, 64)}
+    table = score_detectors([str(entry.path)], pictures)
+    assert set(table) == {"tiny"}
+    assert all(0 <= row["ap50"] <= 1 for row in table["tiny"].values())
+
+
+def test_what_is_missing_is_one_sentence(pictures: Path, start: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no checkpoint"):
+        train_detector(RECIPE, tmp_path / "none.pt", pictures, tmp_path / "run", Console(file=io.StringIO()))
+    with pytest.raises(UsageError, match="holds no face images"):
+        train_detector(RECIPE, start, tmp_path, tmp_path / "run", Console(file=io.StringIO()))

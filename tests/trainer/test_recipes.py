@@ -1,0 +1,77 @@
+"""Every recipe of the repository, with sizes set down: it starts, its loss falls over 30 steps, it goes on where it stopped."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch", reason="training needs torch: pip install -e '.[train]'")
+pytest.importorskip("lightning", reason="training needs lightning: pip install -e '.[train]'")
+
+from rich.console import Console
+
+from engines.errors import UsageError
+from trainer.loop import train
+from trainer.recipes import load_recipe
+
+FOLDER = Path(__file__).parents[2] / "configs" / "train"
+RECIPES = sorted(path.stem for path in FOLDER.glob("*.yaml") if path.stem != "yolo11n_face")
+SMALL = ["batch=16", "patience=null", "schedule.warmup_steps=0", "model.weights=none", "distill.teachers=[]", "distill.unlabelled=null"]
+SMALL += ["ema=0"]
+STEPS_AN_EPOCH = 7
+
+
+def reduced(name: str) -> list[str]:
+    """Depth, width and input size set down; what is frozen is freed, since nothing pretrained is there to be kept."""
+    network = load_recipe(FOLDER / f"{name}.yaml").model.name
+    changes = [*SMALL, "model.unfreeze_blocks=null"]
+    if network in ("emotion_cnn", "plain_cnn"):
+        return [*changes, "model.widths=[16, 32, 48]", "input_size=40"]
+    lighter = {"efficientnet_b3": "efficientnet_b0", "vit_b_16": "timm:vit_tiny_patch16_224"}
+    return [*changes, f"model.name={lighter.get(network, network)}", "model.image_size=32"]
+
+
+def losses(run: Path) -> list[float]:
+    return [json.loads(line)["loss"] for line in (run / "log.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_starts_lowers_its_loss_over_thirty_steps_and_resumes(name: str, drawn: Path, tmp_path: Path) -> None:
+    changes = reduced(name)
+    if "timm:" in str(changes):
+        pytest.importorskip("timm", reason="the small ViT is timm's: pip install -e '.[train]'")
+    said = io.StringIO()
+    path = FOLDER / f"{name}.yaml"
+    train(load_recipe(path, [*changes, "epochs=4"]), drawn, tmp_path, Console(file=said, width=200))
+    assert "resumed" not in said.getvalue()
+    metrics = train(load_recipe(path, [*changes, "epochs=5"]), drawn, tmp_path, Console(file=said, width=200))
+    assert "resumed after epoch 4" in said.getvalue()
+    curve = losses(tmp_path)
+    assert len(curve) == 5
+    assert 5 * STEPS_AN_EPOCH >= 30
+    assert min(curve[3:]) < curve[0]
+    assert 0 <= metrics["fer2013_accuracy"] <= 1
+
+
+def test_every_published_line_has_its_recipe() -> None:
+    networks = {load_recipe(FOLDER / f"{name}.yaml").model.name for name in RECIPES}
+    assert {"googlenet", "efficientnet_b3", "mobilenet_v3_large", "vit_b_16", "resnet18", "plain_cnn", "emotion_cnn"} <= networks
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("epochs", "KEY=VALUE"),
+        ("epochs=0", "epochs"),
+        ("loss.gamma=2", "loss.gamma"),
+        ("model.name=no_such_net", "no_such_net"),
+        ("model.weights=/no/such/file.pth", "names no file"),
+    ],
+)
+def test_a_wrong_setting_is_one_sentence_that_names_it(change: str, said: str, drawn: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=said) as caught:
+        train(load_recipe(FOLDER / "resnet18.yaml", ["model.weights=none", change]), drawn, tmp_path, Console(file=io.StringIO()))
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,40 @@
+"""A run's folder: recipe.json, log.jsonl, last.ckpt (to go on), best.ckpt (what counts)."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from engines.errors import UsageError
+from trainer.models import build_model
+from trainer.recipes import Recipe, recipe_from_json
+
+
+def save(state: dict, path: Path) -> None:
+    """Under a temporary name first: a kill at any moment leaves the old checkpoint or the new one."""
+    part = path.with_suffix(".part")
+    torch.save(state, part)
+    os.replace(part, path)
+
+
+def load_run(run: Path) -> tuple[nn.Module, Recipe, int]:
+    """The averaged weights of a run's best epoch in eval mode, its recipe, and that epoch's number. Raises UsageError."""
+    found = [run / name for name in ("best.ckpt", "last.ckpt") if (run / name).is_file()]
+    if not found:
+        raise UsageError(f"no checkpoint in {run}; train first with fer-train train, or give the folder of a run")
+    recipe = recipe_from_json(run / "recipe.json")
+    state = torch.load(found[0], weights_only=True)
+    # What it started from has been overwritten by training, and the file may be gone.
+    model = build_model(recipe.model.model_copy(update={"weights": "none"}), recipe.data)
+    model.load_state_dict(state["ema"])
+    return model.eval(), recipe, state["epoch"]
+
+
+def commit() -> str:
+    """The project's commit that a model is made by, "unknown" outside of a checkout."""
+    done = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent, check=False)
+    return done.stdout.strip() or "unknown"

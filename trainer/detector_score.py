@@ -1,0 +1,76 @@
+"""Detectors side by side on the validation pictures, and the way of a trained one into the shipped models."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from engines import load_detector
+from engines.build.accuracy import FLOOR, IMAGES_PER_FALSE_POSITIVE, average_precision, outcomes, recall_at
+from engines.build.labelled import read_pictures
+from engines.build.onnx_from_checkpoint import onnx_from_checkpoint
+from engines.contract import DetectorContract
+from engines.manifest import Entry, register
+from trainer.checkpoint import commit
+from trainer.detector import last_checkpoint
+
+SIDES = (8, 16, 32, 64)
+YUNET_THRESHOLD = 0.7
+"""At which YuNet's false positives are counted."""
+
+
+def score_detectors(
+    models: Sequence[str], data: Path, rival: str | None = None, say: Callable[[str], None] = lambda text: None
+) -> dict[str, dict[int, dict[str, float]]]:
+    """Model -> smallest face -> ap50, recall at one false positive per 20 images, and (`rival`: a YuNet's file) recall at its own number.
+
+    The rival stands in the result too, with its false positives at the threshold. Raises UsageError for data or models that are not there.
+    """
+    pictures = read_pictures(data, "val")
+    truths, images = [picture.boxes for picture in pictures], [picture.image for picture in pictures]
+    curves = {}
+    for model in [*([rival] if rival else []), *models]:
+        say(f"{Path(model).name}: {len(images)} pictures")
+        answers = load_detector(model, conf=FLOOR).detect(images)
+        curves[model] = outcomes(truths, [(faces.xyxy, np.asarray(faces.confidence)) for faces in answers], SIDES)
+    table: dict[str, dict[int, dict[str, float]]] = {}
+    for model, by_side in curves.items():
+        table[Path(model).stem] = {}
+        for side, (confidence, hit, faces) in by_side.items():
+            row = {
+                "ap50": average_precision(confidence, hit, faces),
+                "recall": recall_at(confidence, hit, faces, len(images) / IMAGES_PER_FALSE_POSITIVE),
+            }
+            if rival:
+                their_confidence, their_hit, _ = curves[rival][side]
+                false = int((~their_hit & (their_confidence >= YUNET_THRESHOLD)).sum())
+                row |= {"false_positives": false, "recall_at_rival": recall_at(confidence, hit, faces, false)}
+            table[Path(model).stem][side] = row
+    return table
+
+
+def export_detector(run: Path, data: Path, models: Path, name: str = "yolo11n_face", conf: float | None = None) -> Entry:
+    """A run's last checkpoint (averaged weights) as `models/NAME.onnx`, measured on the validation pictures, and its manifest entry.
+
+    `conf`: the score from which a box counts as a face; the recipe's where not given.
+    """
+    path = models / f"{name}.onnx"
+    onnx_from_checkpoint(last_checkpoint(run), path, metadata={"labels": "face", "task": "detector"})
+    recipe = json.loads((run / "recipe.json").read_text())
+    entry: dict[str, Any] = {
+        "licence": "AGPL-3.0-only",
+        "data": "WIDER FACE's validation images, two face-mask sets, animal and face-free pictures (4,258 pictures, 24,284 faces)",
+        "source": {"recipe": recipe, "commit": commit()},
+    }
+    contract = DetectorContract(conf=conf or recipe["conf"], imgsz=recipe["imgsz"])
+    register(name, "detector", path, contract, metrics={}, folder=models, **entry)
+    scores = score_detectors([str(path)], data)[name]
+    metrics = {
+        "ap50": {f"faces >= {side} px": round(row["ap50"], 4) for side, row in scores.items()},
+        "recall at 1 false positive per 20 images": {f"faces >= {side} px": round(row["recall"], 4) for side, row in scores.items()},
+    }
+    return register(name, "detector", path, contract, metrics=metrics, folder=models, **entry)
