@@ -10,10 +10,12 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import av
+from av.codec.hwaccel import HWAccel
 from av.error import FFmpegError
 
 from pipeline.config import Live
 from pipeline.errors import SourceError
+from pipeline.sources.hardware import check_stream, open_on
 from pipeline.sources.quiet import silence_ffmpeg
 from pipeline.sources.redact import redact_text
 
@@ -31,20 +33,22 @@ _HLS_READ_S = 10.0
 class Connection:
     """An open container and its video stream. Made, read and closed on one thread: closing from another segfaults."""
 
-    def __init__(self, text: str, kind: str, settings: Live) -> None:
-        """Raises FFmpegError or OSError (the network, the device) and SourceError (no video in it).
+    def __init__(self, text: str, kind: str, settings: Live, chosen: HWAccel | None = None) -> None:
+        """`chosen`: the GPU that decodes, see hardware().
 
-        Blocks for at most `open_timeout_s`, not counting the system's own look-up of the host's name.
+        Raises FFmpegError or OSError (the network, the device) and SourceError (no video in it, none that the GPU decodes). Blocks
+        for at most `open_timeout_s`, not counting the system's own look-up of the host's name.
         """
         silence_ffmpeg()
         self._text = text
         url, form, options, timeout = _arguments(text, kind, settings)
-        self.container = av.open(url, format=form, options=options, timeout=timeout, metadata_errors="replace")
+        self.container = open_on(chosen, url, format=form, options=options, timeout=timeout, metadata_errors="replace")
         try:
             videos = [stream for stream in self.container.streams.video if stream.codec_context is not None]
             if not videos:
                 raise SourceError("it has no video stream; expected one with a picture")
             self.stream = max(videos, key=lambda stream: stream.codec_context.width * stream.codec_context.height)
+            check_stream(self.stream, chosen)
             # Frame threads hold back one frame each, slices none.
             self.stream.thread_type = "SLICE"
         except BaseException:

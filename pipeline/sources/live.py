@@ -26,6 +26,7 @@ from pipeline.errors import SourceError
 from pipeline.flow.batch import Ended
 from pipeline.sources.connection import Connection, local_failure, network_failure
 from pipeline.sources.deinterlace import Deinterlacer
+from pipeline.sources.hardware import hardware
 from pipeline.sources.liveclock import RATE, LiveClock
 from pipeline.sources.pacing import Pacer
 from pipeline.sources.upright import Upright
@@ -66,13 +67,16 @@ class LiveSource:
         max_frames: int | None = None,
         clock: Callable[[], float] = time.monotonic,
         wait: Callable[[float], bool] | None = None,
+        decode: str = "cpu",
     ) -> None:
-        """`clock`: monotonic seconds. `wait(seconds) -> stopped`: the pauses; the stop Event's own where None."""
+        """`clock`: monotonic seconds. `wait(seconds) -> stopped`: the pauses; the stop Event's own where None. `decode`: "cpu", or
+        "cuda:N" for the GPU's decoder. Raises as hardware()."""
         self.name, self.state = name, "CONNECTING"
         self.last_error: str | None = None
         """Why it is not running, a part of a sentence without passwords; None while it runs. Written by its own thread."""
         self._text, self._kind, self._settings = text, kind, settings or Live()
         self._max_frames, self._clock = max_frames, clock
+        self._hardware = hardware(decode)
         self._stop = threading.Event()
         self._wait = wait or self._stop.wait
         self._times = LiveClock()
@@ -121,7 +125,7 @@ class LiveSource:
     def _epoch_frames(self) -> Generator[Frame, None, str]:
         """One connection, from opening to closing; returns why it is over."""
         try:
-            connection = Connection(self._text, self._kind, self._settings)
+            connection = Connection(self._text, self._kind, self._settings, self._hardware)
         except (FFmpegError, OSError, ValueError, SourceError) as error:
             if self._kind == "stream":
                 known = isinstance(error, SourceError)

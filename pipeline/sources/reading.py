@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Protocol
 
 import av
+from av.codec.hwaccel import HWAccel
 from av.error import FFmpegError
 
 from pipeline.errors import SourceError
 from pipeline.sources.deinterlace import Deinterlacer
+from pipeline.sources.hardware import check_stream, open_on
 from pipeline.sources.pipe import Pipe, stdin_failure
 from pipeline.sources.quiet import silence_ffmpeg
 from pipeline.sources.sniff import is_animated_webp, mp4_boxes
@@ -54,25 +56,28 @@ class Reader(Protocol):
     def close(self) -> None: ...
 
 
-def open_reader(path: str, stop: threading.Event) -> Reader:
-    """`path` "-" is standard input. Raises SourceError: what it is instead of a video, and what to do."""
+def open_reader(path: str, stop: threading.Event, chosen: HWAccel | None = None) -> Reader:
+    """`path` "-" is standard input; `chosen`: the GPU that decodes, see hardware(). Raises SourceError: what it is instead of a
+    video, and what to do."""
     silence_ffmpeg()
     if path == STDIN:
         try:
-            return FileReader(av.open(Pipe(sys.stdin.buffer, stop), metadata_errors="replace"), "standard input")
+            return FileReader(open_on(chosen, Pipe(sys.stdin.buffer, stop), metadata_errors="replace"), "standard input", chosen)
         except (FFmpegError, OSError, ValueError) as error:
             raise SourceError(stdin_failure(_short(error))) from error
     if is_animated_webp(Path(path)):
         from pipeline.sources.animation import AnimationReader
 
+        if chosen is not None:
+            raise SourceError(f"{path} is an animated WebP, which the GPU does not decode; set decode.device to cpu")
         return AnimationReader(path)
-    return FileReader(_open(path), path)
+    return FileReader(_open(path, chosen), path, chosen)
 
 
 class FileReader:
     """FFmpeg's container and the stream of it that counts."""
 
-    def __init__(self, container: av.container.InputContainer, path: str) -> None:
+    def __init__(self, container: av.container.InputContainer, path: str, chosen: HWAccel | None = None) -> None:
         """Takes over `container`. `path`: for messages, and for a look at the file when it ends."""
         self.container, self.path = container, path
         self.decoded = self.undecodable = 0
@@ -80,10 +85,12 @@ class FileReader:
         self.past_end = False
         try:
             self.stream = _video_stream(container, path)
+            check_stream(self.stream, chosen)
         except BaseException:
             container.close()
             raise
-        self.stream.thread_type = "AUTO"
+        if chosen is None:
+            self.stream.thread_type = "AUTO"
         self.has_audio = bool(container.streams.audio)
         self.average_rate: Fraction | None = self.stream.average_rate
         self.frame_count: int | None = self.stream.frames or None
@@ -167,12 +174,12 @@ class FileReader:
         return None
 
 
-def _open(path: str) -> av.container.InputContainer:
+def _open(path: str, chosen: HWAccel | None = None) -> av.container.InputContainer:
     """"file:" keeps FFmpeg from reading "a:b.mp4" as a protocol; metadata in Latin-1 would raise with strict UTF-8."""
     try:
         if Path(path).is_file() and Path(path).stat().st_size == 0:
             raise SourceError(f"{path} is empty (0 bytes); expected a video: download or record it again")
-        container = av.open(f"file:{path}", metadata_errors="replace")
+        container: av.container.InputContainer = open_on(chosen, f"file:{path}", metadata_errors="replace")
     except (FFmpegError, OSError) as error:
         raise SourceError(_why_not_opened(path, error)) from error
     if container.format.name == "tty":

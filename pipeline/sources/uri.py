@@ -120,13 +120,15 @@ def open_source(
     max_frames: int | None = None,
     name: str | None = None,
     clock: Callable[[], float] = time.monotonic,
+    decode: str = "cpu",
 ) -> Source:
     """A Source that is not opened yet: `frames()` opens it on the thread that reads.
 
     `live`: time-outs and back-off of live sources (defaults where None). `realtime` paces videos and the demo by their PTS;
     live sources and pictures take no notice. `start_s`/`end_s`: seconds from the first frame, [start, end), videos and demo
     only. `max_frames`: the source ends after as many. `name`: what rows call it (give unique ones, see `unique_names`).
-    `clock`: monotonic seconds for `captured_at`, pacing and reconnects.
+    `clock`: monotonic seconds for `captured_at`, pacing and reconnects. `decode`: what decodes videos and streams, "cpu" or
+    "cuda:N"; the others have nothing that a GPU decodes.
     Raises UsageError for what can be told without opening; what shows later is raised by `frames()` as SourceError.
     """
     parsed = text if isinstance(text, Parsed) else parse(text)
@@ -136,7 +138,7 @@ def open_source(
         from pipeline.sources.video import VideoSource
 
         return VideoSource(
-            parsed.text, name=label, realtime=realtime, start_s=start_s, end_s=end_s, max_frames=max_frames, clock=clock
+            parsed.text, name=label, realtime=realtime, start_s=start_s, end_s=end_s, max_frames=max_frames, clock=clock, decode=decode
         )
     if parsed.kind == "images":
         from pipeline.sources.images import ImagesSource
@@ -149,7 +151,8 @@ def open_source(
     from pipeline.config import Live
     from pipeline.sources.live import LiveSource
 
-    return LiveSource(parsed.text, kind=parsed.kind, name=label, settings=live or Live(), max_frames=max_frames, clock=clock)
+    on = decode if parsed.kind == "stream" else "cpu"
+    return LiveSource(parsed.text, kind=parsed.kind, name=label, settings=live or Live(), max_frames=max_frames, clock=clock, decode=on)
 
 
 def natural(path: str | Path) -> list[tuple[int, int, str]]:

@@ -20,6 +20,7 @@ import av
 
 from pipeline.errors import SourceError
 from pipeline.flow.batch import Ended
+from pipeline.sources.hardware import hardware
 from pipeline.sources.pacing import Pacer
 from pipeline.sources.pipe import stdin_failure
 from pipeline.sources.reading import STDIN, Reader, open_reader
@@ -44,13 +45,15 @@ class VideoSource:
         max_frames: int | None = None,
         clock: Callable[[], float] = time.monotonic,
         wait: Callable[[float], bool] | None = None,
+        decode: str = "cpu",
     ) -> None:
         """`start_s`, `end_s`: [start, end) in seconds from the first frame. `wait(seconds) -> stopped`: pauses of `realtime`;
-        the stop Event's own where None."""
+        the stop Event's own where None. `decode`: "cpu", or "cuda:N" for the GPU's decoder. Raises as hardware()."""
         self.path = str(path)
         self.name = self.path if name is None else name
         self.state = "CONNECTING"
         self._stop = threading.Event()
+        self._hardware = hardware(decode)
         self._start_s, self._end_s, self._max_frames = start_s or 0.0, end_s, max_frames
         self._clock = clock
         self._pacer = Pacer(clock, wait or self._stop.wait) if realtime else None
@@ -63,7 +66,7 @@ class VideoSource:
         """Frames, then one final Ended. Raises SourceError where not one frame comes. Closing it closes the file."""
         count = 0
         try:
-            with closing(open_reader(self.path, self._stop)) as reader:
+            with closing(open_reader(self.path, self._stop, self._hardware)) as reader:
                 reason = "end of file"
                 for image, pts in self._in_range(reader):
                     if count == 0:
