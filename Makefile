@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench soak clean
 
 demo: $(VENV)/.demo
 	@mkdir -p out
@@ -19,6 +19,11 @@ lint: $(VENV)/.dev
 
 bench: $(VENV)/.demo
 	$(BIN)/fer-bench pipeline --source demo
+
+# Twenty minutes of two paced files and a camera that is restarted every 20 s: threads, sockets and memory must stay flat.
+soak: $(VENV)/.dev
+	@mkdir -p out
+	$(BIN)/python -m benchmarks.soak --minutes 20 --plot out/soak.png
 
 clean:
 	rm -rf $(VENV) out build *.egg-info

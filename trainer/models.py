@@ -6,6 +6,7 @@ engine do it alike.
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 
 import torch
@@ -139,7 +140,7 @@ def _of_timm(model: ModelSettings) -> tuple[nn.Module, int]:
     name = model.name.removeprefix("timm:")
     if name not in timm.list_models():
         raise UsageError(f"timm has no {name!r}; timm.list_models() lists what it has")
-    options: dict = {"img_size": model.image_size} if "vit" in name and model.image_size else {}
+    options: dict = {"img_size": model.image_size} if name.startswith(("vit_", "deit")) and model.image_size else {}
     make = lambda pretrained: timm.create_model(name, pretrained=pretrained, num_classes=0, **options)  # noqa: E731
     net = _downloaded(lambda: make(True), name) if model.weights == "imagenet" else make(False)
     if model.weights != "imagenet":
@@ -160,11 +161,12 @@ def _downloaded(fetch, name: str):
 
 def _load_file(net: nn.Module, weights: str) -> None:
     """A file's tensors into a network by name, where shapes agree; one where fewer than half do is not its file."""
-    path = Path(weights).expanduser()
+    path = _in_package(weights.removeprefix("package:")) if weights.startswith("package:") else Path(weights).expanduser()
     if weights == "none" or (runs_folder() / path / "best.ckpt").is_file():
         return
     if not path.is_file():
-        raise UsageError(f"model.weights names no file or run: {weights}; expected none, imagenet, a .pth, a .safetensors file or a run")
+        expected = "none, imagenet, package:NAME, a .pth or .safetensors file, or a run"
+        raise UsageError(f"model.weights names no file or run: {weights}; expected {expected}")
     if path.suffix == ".safetensors":
         from safetensors.torch import load_file
 
@@ -172,12 +174,21 @@ def _load_file(net: nn.Module, weights: str) -> None:
     else:
         state = torch.load(path, map_location="cpu", weights_only=True)
     own = net.state_dict()
-    if len(state) == len(own) and not set(state) & set(own):  # the same network by another author: same tensors in the same order
-        state = dict(zip(own, state.values(), strict=True))
+    if not set(state) & set(own):  # perhaps the same network by another author: same tensors in the same order, a classifier at the end
+        state = dict(zip(own, state.values(), strict=False))
     fitting = {k: v for k, v in state.items() if k in own and v.shape == own[k].shape}
     if 2 * len(fitting) < len(own):
         raise UsageError(f"{path.name} fits {len(fitting)} of {len(own)} tensors; it holds the weights of another network")
     net.load_state_dict(fitting, strict=False)
+
+
+def _in_package(name: str) -> Path:
+    """The weights that an installed package carries."""
+    spec = importlib.util.find_spec(name)
+    found = sorted(path for folder in (spec.submodule_search_locations or [] if spec else []) for path in Path(folder).rglob("*.pth"))
+    if not found:
+        raise EngineError(f"no package {name} with weights is installed: pip install {name.replace('_', '-')}")
+    return found[0]
 
 
 def _freeze(net: nn.Module, blocks: int) -> None:

@@ -30,7 +30,7 @@ def reduced(name: str) -> list[str]:
     changes = [*SMALL, "model.unfreeze_blocks=null"]
     if network in ("emotion_cnn", "plain_cnn"):
         return [*changes, "model.widths=[16, 32, 48]", "input_size=40"]
-    lighter = {"efficientnet_b3": "efficientnet_b0", "vit_b_16": "timm:vit_tiny_patch16_224"}
+    lighter = {"efficientnet_b3": "efficientnet_b0", "vit_b_16": "timm:vit_tiny_patch16_224"}  # the same with less depth and width
     return [*changes, f"model.name={lighter.get(network, network)}", "model.image_size=32"]
 
 
