@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -104,7 +105,7 @@ def test_calls_are_counted_with_their_frames() -> None:
     assert sum(instrument.sinks[0].calls.frames) == 5
     assert len(instrument.sources["numbers"].seconds) >= 5
     first = instrument.stages[0].calls.started[0]
-    assert instrument.stages[0].calls.between(first + 1e-12, float("inf")).frames == instrument.stages[0].calls.frames[1:]
+    assert instrument.stages[0].calls.between(math.nextafter(first, math.inf), math.inf).frames == instrument.stages[0].calls.frames[1:]
 
 
 def test_a_paced_file_says_it_is_live_and_by_how_much_it_is_late() -> None:

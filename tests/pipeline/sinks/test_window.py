@@ -85,10 +85,14 @@ def test_q_ends_the_real_child_and_is_told_as_closing(tmp_path, make, monkeypatc
 def test_a_window_that_dies_detaches_itself_with_a_sentence(tmp_path, make):
     _, command = stand_in(tmp_path, "raise SystemExit(134)")
     sink = WindowSink(command=command, on_close=lambda: pytest.fail("nobody closed it"))
-    sink.write(Batch([make.frame()]))
-    sink._watcher.join(20)
-    with pytest.raises(SinkError, match=r"the window has gone .exit code 134.; is there a display"):
+
+    def write_until_it_is_noticed() -> None:
+        sink.write(Batch([make.frame()]))  # on a slow machine it is dead already
+        sink._watcher.join(20)
         sink.write(Batch([make.frame(1)]))
+
+    with pytest.raises(SinkError, match=r"the window has gone .exit code 134.; is there a display"):
+        write_until_it_is_noticed()
     sink.close()
 
 
