@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from engines import manifest, select
+from engines import fit, manifest, select
 from engines.backends.base import Backend
 from engines.contract import HEADS, LABELS, ClassifierContract
 from engines.errors import ModelError, UsageError
@@ -138,7 +138,7 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 def load_classifier(
     model: str | Path | None = None, *, head: str = "crowd", backend: str = "auto", device: str = "auto", threads: int | None = None,
-    precision: str | None = None,
+    precision: str | None = None, rebuild: str = "never", options: Mapping[str, Any] | None = None,
 ) -> Classifier:
     """Loads an expression classifier: None = the shipped one, a shipped name, or a path to .onnx, .xml or .engine.
 
@@ -148,14 +148,15 @@ def load_classifier(
     without labels it must have our seven columns. Metadata of an .xml is not read. Raises UsageError, ModelError, EngineError:
     one sentence each.
     """
-    choice = select.choose(backend, device)
-    if choice.backend == "fake":
+    if backend == "fake":
         entry = manifest.Entry("fake", "classifier", Path("fake.classifier"), ClassifierContract(), sha256="fake")
     else:
+        select.check(backend, device)
+        fit.made_to_fit(model, device=device, precision=precision, rebuild=rebuild)
         entry = manifest.find(model, "classifier")
     parsed = read_onnx(entry.path) if entry.path.suffix.lower() == ".onnx" and not entry.declared else None
-    choice = select.for_file(entry.path, choice, backend, device)
-    engine = select.open_backend(entry.path, choice, threads=threads, precision=precision, purpose="classifier")
+    entry, choice = select.for_entry(entry, backend, device, precision=precision)
+    engine = select.open_backend(entry.path, choice, threads=threads, precision=precision, purpose="classifier", options=options)
     if not entry.declared and choice.backend != "fake":
         entry = dataclasses.replace(entry, contract=_contract_of(entry, engine, parsed))
     return Classifier(engine, entry, head=head)

@@ -93,10 +93,18 @@ def compare_(data: Path | None, models: tuple[str, ...], threads: int | None, as
 @click.option("--data", type=click.Path(path_type=Path), help="Folder of labelled images: the engine may not lose accuracy on it.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="MODEL_PRECISION in the current folder where not given.")
 @click.option("--overwrite", is_flag=True, help="Replace a file that is there.")
+@click.option(
+    "--rebuild", type=click.Choice(["never", "auto"]), default="never", show_default=True,
+    help="auto: keep an output that fits this machine and this command, and build it anew where it does not, saying why.",
+)
+@click.option(
+    "--timing-cache", type=click.Path(dir_okay=False, path_type=Path),
+    help="File of TensorRT's measurements, which makes the next build faster; beside the output where not given.",
+)
 @click.option("--ship", "ships", is_flag=True, help="For this project: also put it among the shipped models, as NAME_PRECISION.")
 def engine(
     model: str, backend: str, precision: str, batch: str, imgsz: int | None, calibration: Path | None, data: Path | None,
-    output: Path | None, overwrite: bool, ships: bool,
+    output: Path | None, overwrite: bool, rebuild: str, timing_cache: Path | None, ships: bool,
 ) -> None:
     """MODEL (a shipped name or an .onnx) for one backend in one precision, checked against fp32 before it is written.
 
@@ -104,6 +112,9 @@ def engine(
     fer-build engine yolo11n_face --backend tensorrt --precision fp16 --batch 1:4:16
     fer-build engine emotion_cnn --backend onnx --precision int8 --calibration ../shared/data
     fer-build engine my_faces.onnx --backend openvino --precision fp32 -o my_faces.xml
+    fer-build engine yolo11n_face --backend tensorrt -o ~/.cache/fer-engines/yolo11n_face.engine --rebuild auto
+
+    A TensorRT engine in ~/.cache/fer-engines, or in the folder that FER_ENGINES names, is what backend auto takes for its model.
     """
     from engines.build.engine import build_engine
     from engines.cli_table import saying
@@ -120,7 +131,7 @@ def engine(
     with saying() as say:
         built = build_engine(
             model, backend=backend, precision=precision, batch=(low, usual, high), imgsz=imgsz, calibration=calibration, data=data,
-            output=output, overwrite=overwrite, say=say,
+            output=output, overwrite=overwrite, rebuild=rebuild, timing_cache=timing_cache, say=say,
         )  # fmt: skip
     click.echo(f"{built.path}: {built.size / 1e6:.1f} MB in {built.seconds:.0f} s")
     found = built.parity

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
-from engines import manifest, select
+from engines import fit, manifest, select
 from engines.backends.base import Backend
 from engines.contract import DetectorContract
 from engines.errors import EngineError, ModelError, UsageError
@@ -210,7 +210,8 @@ class YunetEngine:
 def load_detector(
     model: str | Path | None = None, *, conf: float | None = None, imgsz: int | None = 640, backend: str = "auto",
     device: str = "auto", iou: float | None = None, floor: float | None = None, threads: int | None = None,
-    precision: str | None = None, requests: int = 1, unsafe_pickle: bool = False,
+    precision: str | None = None, requests: int = 1, unsafe_pickle: bool = False, rebuild: str = "never",
+    options: Mapping[str, Any] | None = None,
 ) -> Detector:
     """Loads a face detector: None = the shipped one, a shipped name, or a path to .onnx, .xml, .engine, or a YuNet's or SCRFD's .onnx.
 
@@ -218,14 +219,16 @@ def load_detector(
     32. `backend`: auto, openvino, torch, onnxruntime, tensorrt, tensorrt-rtx, fake. `device`: auto, cpu, cuda:N. `iou`: NMS
     overlap. `floor`: lowest score of infer(). `threads`: CPU threads. `precision`: f32, bf16, f16, None = the fastest. `requests`:
     pictures of a batch that run side by side, each on its share of the threads.
-    `unsafe_pickle`: also read an Ultralytics .pt, which runs whatever code it holds. Raises UsageError, ModelError, EngineError:
-    one sentence each.
+    `unsafe_pickle`: also read an Ultralytics .pt, which runs whatever code it holds. `rebuild`: "auto" builds an .engine that does
+    not fit this machine anew, "never" says what differs and the command. `options`: the backend's own, such as
+    {"compile": True} for torch. Raises UsageError, ModelError, EngineError: one sentence each.
     """
-    choice = select.choose(backend, device)
     settings: dict[str, Any] = {"conf": conf, "imgsz": imgsz, "iou": iou, "floor": floor}
-    if choice.backend == "fake":
+    if backend == "fake":
         entry = manifest.Entry("fake", "detector", Path("fake.detector"), DetectorContract(), sha256="fake")
-        return Detector(select.open_backend(entry.path, choice, purpose="detector"), entry, **settings)
+        return Detector(select.open_backend(entry.path, select.choose(backend, device), purpose="detector"), entry, **settings)
+    select.check(backend, device)
+    fit.made_to_fit(model, device=device, precision=precision, imgsz=imgsz, rebuild=rebuild)
     entry = manifest.find(model, "detector", unsafe_pickle=unsafe_pickle)
     kind: type[Detector] = Detector
     if entry.path.suffix.lower() == ".onnx" and not entry.declared:
@@ -236,8 +239,11 @@ def load_detector(
 
         if is_scrfd(parsed):
             kind, entry = ScrfdDetector, scrfd_entry(entry)
-    choice = select.for_file(entry.path, choice, backend, device)
-    engine = select.open_backend(entry.path, choice, threads=threads, precision=precision, requests=requests, purpose="detector")
+    assert isinstance(entry.contract, DetectorContract)
+    entry, choice = select.for_entry(entry, backend, device, precision=precision, imgsz=imgsz or entry.contract.imgsz)
+    engine = select.open_backend(
+        entry.path, choice, threads=threads, precision=precision, requests=requests, purpose="detector", options=options
+    )
     return kind(engine, entry, **settings)
 
 

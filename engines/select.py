@@ -7,18 +7,23 @@ others imported, so that a CPU run never pays for torch, even where it is instal
 from __future__ import annotations
 
 import ctypes
+import dataclasses
 import functools
 import importlib
 import importlib.util
 import logging
 import os
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from engines.backends.base import Backend
 from engines.errors import EngineError, UsageError
+
+if TYPE_CHECKING:
+    from engines.manifest import Entry
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +38,7 @@ BACKENDS: dict[str, tuple[str, str, str]] = {
 }
 """A new backend is one file and one line here."""
 GPU_ONLY = ("tensorrt", "tensorrt-rtx")
-"""They run engines, which `fer-build engine` makes, so `auto` takes them where the model is one."""
+"""They run engines, which `fer-build engine` makes; `auto` takes them where the model is one, or one of the model is at hand."""
 
 
 @dataclass(frozen=True)
@@ -68,53 +73,94 @@ def installed(backend: str) -> bool:
         return False
 
 
-def choose(backend: str = "auto", device: str = "auto", *, gpus: int | None = None) -> Choice:
+def choose(backend: str = "auto", device: str = "auto", *, gpus: int | None = None, refused: Sequence[str] = ()) -> Choice:
     """What `backend` and `device` mean on this machine, or on one with that many `gpus`.
 
-    Raises UsageError for names that do not exist; EngineError for a backend that is not installed, a GPU that is not there,
-    and pairs that do not go together.
+    `auto`, in this order, where no TensorRT engine fits (see for_entry()): torch and ONNX Runtime on a GPU, then OpenVINO, ONNX
+    Runtime and torch on the CPU. `refused`: why what comes before was not taken. Raises UsageError for names that do not exist;
+    EngineError for a backend that is not installed, a GPU that is not there, and pairs that do not go together.
     """
+    gpu = _gpu(backend, device, gpus)
+    if backend == "fake":
+        return Choice("fake", "cpu", "asked for")
+    if backend != "auto":
+        return _named(backend, str(device), gpu_count() if gpus is None else gpus)
+    if gpu is None:
+        return _on_cpu("auto: device cpu was asked for" if device == "cpu" else "auto: no NVIDIA GPU")
+    passed = list(refused)
+    for name in ("torch", "onnxruntime"):
+        problem = _cuda_problem(name)
+        if problem is None:
+            return Choice(name, gpu, "auto: an NVIDIA GPU" + "".join(f"; {text}" for text in passed))
+        passed.append(problem)
+    if str(device).startswith("cuda"):
+        raise EngineError(f"no backend can use {device}: {'; '.join(passed)}; {BACKENDS['torch'][2]}, or use device cpu")
+    log.warning("an NVIDIA GPU is there but not used: %s", "; ".join(passed))
+    return _on_cpu(f"auto: an NVIDIA GPU, but {'; '.join(passed)}")
+
+
+def for_entry(
+    entry: Entry, backend: str, device: str, *, precision: str | None = None, imgsz: int | None = None, gpus: int | None = None
+) -> tuple[Entry, Choice]:
+    """What runs that model, and its file: an engine built from it where `auto` finds one that fits a GPU that is here.
+
+    `precision`, `imgsz`: what the engine must have, see fit.misfits(). `gpus`: as for choose(). Raises as choose() and
+    read_sidecar().
+    """
+    suffix = entry.path.suffix.lower()
+    if backend != "auto":
+        return entry, choose(backend, device, gpus=gpus)
+    if suffix == ".pt":
+        return entry, choose("torch", device, gpus=gpus)
+    if suffix == ".xml":
+        return entry, choose("openvino", device, gpus=gpus)
+    if suffix == ".engine":
+        from engines.sidecar import read_sidecar
+
+        return entry, choose(read_sidecar(entry.path).backend, device, gpus=gpus)
+    gpu = _gpu(backend, device, gpus)
+    if gpu is None:
+        return entry, choose(backend, device, gpus=gpus)
+    from engines import fit, manifest
+
+    found, refused = fit.find_engine(entry, gpu, precision=precision, imgsz=imgsz)
+    if found is None:
+        return entry, choose(backend, device, gpus=gpus, refused=refused)
+    path, name = found
+    reason = f"auto: an NVIDIA GPU, the engine {path}" + "".join(f"; not {text}" for text in refused)
+    return dataclasses.replace(manifest.find(path, entry.task), name=entry.name), Choice(name, gpu, reason)
+
+
+def check(backend: str, device: str) -> None:
+    """Raises what choose() would raise for a backend by name, and for names that do not exist, before any model is looked at."""
+    if backend == "auto":
+        _gpu(backend, device)
+    else:
+        choose(backend, device)
+
+
+def _gpu(backend: str, device: str, gpus: int | None = None) -> str | None:
+    """The GPU that is meant, "cuda:N", None for the CPU. Raises for names that do not exist and a GPU that is not there."""
     if backend != "auto" and backend not in BACKENDS:
         raise UsageError(f"unknown backend {backend!r}; known: auto, {', '.join(BACKENDS)}")
     match = re.fullmatch(r"auto|cpu|cuda(?::(\d+))?", str(device))
     if match is None:
         raise UsageError(f"unknown device {device!r}; expected auto, cpu, cuda or cuda:N")
-    wants_gpu = str(device).startswith("cuda")
     gpus = gpu_count() if gpus is None else gpus
-    if wants_gpu and int(match[1] or 0) >= gpus:
-        raise EngineError(f"device {device} is not there: the NVIDIA driver offers {gpus} GPUs to this process; use device cpu")
-    if backend == "fake":
-        return Choice("fake", "cpu", "asked for")
-    if backend != "auto":
-        return _named(backend, str(device), gpus)
-    if device == "cpu" or gpus == 0:
-        if not installed("openvino"):
-            raise EngineError(f"no backend for CPU is installed; {BACKENDS['openvino'][2]}, or name another with backend")
-        return Choice("openvino", "cpu", "auto: device cpu was asked for" if device == "cpu" else "auto: no NVIDIA GPU")
-    gpu = "cuda:0" if device in ("auto", "cuda") else str(device)
-    refused: list[str] = []
-    for name in ("torch", "onnxruntime"):
-        problem = _cuda_problem(name)
-        if problem is None:
-            return Choice(name, gpu, "auto: an NVIDIA GPU" + "".join(f"; {text}" for text in refused))
-        refused.append(problem)
-    if wants_gpu:
-        raise EngineError(f"no backend can use {device}: {'; '.join(refused)}; {BACKENDS['torch'][2]}, or use device cpu")
-    log.warning("an NVIDIA GPU is there but not used: %s", "; ".join(refused))
-    return Choice("openvino", "cpu", f"auto: an NVIDIA GPU, but {'; '.join(refused)}")
+    if str(device).startswith("cuda"):
+        if int(match[1] or 0) >= gpus:
+            raise EngineError(f"device {device} is not there: the NVIDIA driver offers {gpus} GPUs to this process; use device cpu")
+        return f"cuda:{int(match[1] or 0)}"
+    return None if device == "cpu" or gpus == 0 else "cuda:0"
 
 
-def for_file(path: Path, choice: Choice, backend: str, device: str) -> Choice:
-    """`choice`, unless `backend` is "auto" and only one backend reads such a file. Raises as choose(), ModelError as read_sidecar()."""
-    if backend != "auto":
-        return choice
-    if path.suffix.lower() == ".pt":
-        return choose("torch", device)
-    if path.suffix.lower() == ".engine":
-        from engines.sidecar import read_sidecar
-
-        return choose(read_sidecar(path).backend, device)
-    return choice
+def _on_cpu(reason: str) -> Choice:
+    missing = ""
+    for name in ("openvino", "onnxruntime", "torch"):
+        if installed(name):
+            return Choice(name, "cpu", reason + missing)
+        missing += f"; {name} is not installed"
+    raise EngineError(f"no backend for CPU is installed; {BACKENDS['openvino'][2]}, or name another with backend")
 
 
 def _named(backend: str, device: str, gpus: int) -> Choice:
@@ -161,13 +207,23 @@ def cores() -> int:
 
 
 def open_backend(
-    path: Path, choice: Choice, *, threads: int | None = None, precision: str | None = None, requests: int = 1, purpose: str = "model"
+    path: Path, choice: Choice, *, threads: int | None = None, precision: str | None = None, requests: int = 1, purpose: str = "model",
+    options: Mapping[str, Any] | None = None,
 ) -> Backend:
-    """Opens `path` with what choose() found, and says so in one log line."""
+    """Opens `path` with what choose() found, and says so in one log line. `options`: the backend's own, see its OPTIONS."""
     module, name = BACKENDS[choice.backend][0].split(":")
     try:
         kind: Any = getattr(importlib.import_module(module), name)
-        backend: Backend = kind.open(path, device=choice.device, threads=threads, precision=precision, requests=requests)
+    except ImportError as error:
+        raise EngineError(f"the backend {choice.backend} cannot be imported ({error}); {BACKENDS[choice.backend][2]}") from error
+    known, options = getattr(kind, "OPTIONS", {}), dict(options or {})
+    for key, value in options.items():
+        if key not in known:
+            raise UsageError(f"the backend {choice.backend} has no option {key!r}; it has {', '.join(known) or 'none'}")
+        if value not in known[key]:
+            raise UsageError(f"the option {key} of {choice.backend} must be one of {', '.join(map(str, known[key]))}, got {value!r}")
+    try:
+        backend: Backend = kind.open(path, device=choice.device, threads=threads, precision=precision, requests=requests, **options)
     except ImportError as error:
         raise EngineError(f"the backend {choice.backend} cannot be imported ({error}); {BACKENDS[choice.backend][2]}") from error
     log.info("%s %s runs on %s, %s (%s)", purpose, path.stem, choice.backend, choice.device, choice.reason)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,10 @@ class Sidecar:
     profile: Profile | None = None
     outputs: tuple[str, ...] = ()
     """In the order of the source."""
+    calibration: str = ""
+    """Folder whose images gave the ranges of an int8 graph; empty where the source was quantised already."""
+    timing_cache: str = ""
+    """File, beside the engine, of what TensorRT measured while it built: the next build reads it."""
     format: int = FORMAT
 
 
@@ -65,8 +70,9 @@ class Machine:
 
     backend: str
     library_version: str
-    gpu: str
-    compute_capability: str
+    gpu: str = ""
+    compute_capability: str = ""
+    """Both are empty where no GPU is: TensorRT-RTX builds there, too."""
 
 
 def write_sidecar(engine: Path, sidecar: Sidecar) -> None:
@@ -76,6 +82,18 @@ def write_sidecar(engine: Path, sidecar: Sidecar) -> None:
 
 def read_sidecar(engine: Path) -> Sidecar:
     """Raises ModelError where it is missing or is none, or where the built file is not the one that it describes."""
+    sidecar = read_description(engine)
+    digest = sha256_of(engine)
+    if digest != sidecar.sha256:
+        raise ModelError(
+            f"{engine} is not the file that {sidecar_path(engine).name} describes (SHA-256 {digest[:12]}…, "
+            f"expected {sidecar.sha256[:12]}…); build it anew: {build_command(engine, sidecar)}"
+        )
+    return sidecar
+
+
+def read_description(engine: Path) -> Sidecar:
+    """The sidecar alone: the built file may be missing or another. Raises ModelError where it is missing or is none."""
     path = sidecar_path(engine)
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
@@ -84,34 +102,41 @@ def read_sidecar(engine: Path) -> Sidecar:
             values["profile"] = Profile(values["profile"]["input"], *shapes)
         sidecar = Sidecar(**{**values, **{key: tuple(values[key]) for key in ("compute_capabilities", "outputs")}})
     except FileNotFoundError as error:
-        raise ModelError(f"{engine} has no {path.name} beside it, which says what it runs on; {_rebuild(engine)}") from error
+        raise ModelError(f"{engine} has no {path.name} beside it, which says what it runs on; build it anew: {_ANEW}{engine}") from error
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"{path} does not describe an engine ({type(error).__name__}: {error}); {_rebuild(engine)}") from error
+        reason = f"{type(error).__name__}: {error}"
+        raise ModelError(f"{path} does not describe an engine ({reason}); build it anew: {_ANEW}{engine}") from error
     if sidecar.format != FORMAT:
-        raise ModelError(f"{path} is of format {sidecar.format}, this fer-stream reads {FORMAT}; {_rebuild(engine, sidecar)}")
-    digest = sha256_of(engine)
-    if digest != sidecar.sha256:
-        raise ModelError(
-            f"{engine} is not the file that {path.name} describes (SHA-256 {digest[:12]}…, expected {sidecar.sha256[:12]}…); "
-            f"{_rebuild(engine, sidecar)}"
-        )
+        command = build_command(engine, sidecar)
+        raise ModelError(f"{path} is of format {sidecar.format}, this fer-stream reads {FORMAT}; build it anew: {command}")
     return sidecar
 
 
-def check_machine(engine: Path, sidecar: Sidecar, machine: Machine) -> None:
-    """Raises EngineError with what differs: library, version, compute capability, GPU."""
-    differs = []
+def differences(sidecar: Sidecar, machine: Machine) -> list[str]:
+    """Why an engine does not run there: library, version, compute capability, GPU. Empty where it does."""
+    found = []
     if sidecar.backend != machine.backend:
-        differs.append(f"built with {sidecar.backend}, to be run with {machine.backend}")
+        found.append(f"built with {sidecar.backend}, to be run with {machine.backend}")
     elif sidecar.library_version != machine.library_version:
-        differs.append(f"built with {sidecar.backend} {sidecar.library_version}, this machine has {machine.library_version}")
+        found.append(f"built with {sidecar.backend} {sidecar.library_version}, this machine has {machine.library_version}")
+    if not machine.compute_capability:
+        return found
     if machine.compute_capability not in sidecar.compute_capabilities:
         able = ", ".join(sidecar.compute_capabilities)
-        differs.append(f"built for compute capability {able}, this GPU ({machine.gpu}) has {machine.compute_capability}")
+        found.append(f"built for compute capability {able}, this GPU ({machine.gpu}) has {machine.compute_capability}")
     elif sidecar.backend == "tensorrt" and sidecar.gpu != machine.gpu:
-        differs.append(f"built on {sidecar.gpu}, this GPU is {machine.gpu}")
-    if differs:
-        raise EngineError(f"{engine.name} does not fit this machine: {'; '.join(differs)}; {_rebuild(engine, sidecar)}")
+        found.append(f"built on {sidecar.gpu}, this GPU is {machine.gpu}")
+    return found
+
+
+def check_machine(engine: Path, sidecar: Sidecar, machine: Machine) -> None:
+    """Raises EngineError with what differs."""
+    found = differences(sidecar, machine)
+    if found:
+        raise EngineError(
+            f"{engine.name} does not fit this machine: {'; '.join(found)}; build it anew: {build_command(engine, sidecar)} "
+            "(or load it with rebuild auto)"
+        )
 
 
 def check_source(engine: Path, sidecar: Sidecar, source_sha256: str) -> None:
@@ -119,14 +144,27 @@ def check_source(engine: Path, sidecar: Sidecar, source_sha256: str) -> None:
     if sidecar.source_sha256 != source_sha256:
         raise ModelError(
             f"{engine.name} was built from another {sidecar.source} (SHA-256 {sidecar.source_sha256[:12]}…, "
-            f"expected {source_sha256[:12]}…); {_rebuild(engine, sidecar)}"
+            f"expected {source_sha256[:12]}…); build it anew: {build_command(engine, sidecar)}"
         )
 
 
-def _rebuild(engine: Path, sidecar: Sidecar | None = None) -> str:
-    if sidecar is None:
-        return f"build it anew: fer-build engine MODEL --backend tensorrt --output {engine}"
-    shapes = (sidecar.profile.min, sidecar.profile.opt, sidecar.profile.max) if sidecar.profile else ()
-    batch = f" --batch {':'.join(str(shape[0]) for shape in shapes)}" if shapes else ""
-    command = f"fer-build engine {sidecar.source} --backend {sidecar.backend} --precision {sidecar.precision}{batch}"
-    return f"build it anew: {command} --output {engine} --overwrite"
+def build_command(engine: Path, sidecar: Sidecar) -> str:
+    """What to type for such an engine in the same place."""
+    command = f"fer-build engine {shlex.quote(sidecar.source)} --backend {sidecar.backend} --precision {sidecar.precision}"
+    if sidecar.profile is not None:
+        shapes = (sidecar.profile.min, sidecar.profile.opt, sidecar.profile.max)
+        command += f" --batch {':'.join(str(shape[0]) for shape in shapes)}"
+        longest = imgsz_of(sidecar)
+        if longest != sidecar.contract.get("imgsz"):
+            command += f" --imgsz {longest}" if longest else ""
+    if sidecar.calibration:
+        command += f" --calibration {shlex.quote(sidecar.calibration)}"
+    return f"{command} --output {shlex.quote(str(engine))} --overwrite"
+
+
+def imgsz_of(sidecar: Sidecar) -> int | None:
+    """Longest side of a picture that a detector's engine takes; None for a classifier's, and for what takes any."""
+    return max(sidecar.profile.max[1:]) if sidecar.profile is not None and sidecar.task == "detector" else None
+
+
+_ANEW = "fer-build engine MODEL --backend tensorrt --output "

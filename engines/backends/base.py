@@ -40,7 +40,8 @@ class Backend(Protocol):
         `threads`: CPU threads, None = the runtime's choice. `precision`: "f32", "bf16", "f16", None = the fastest that the
         device has.
         `requests`: pictures of a batch to run side by side, each on its share of the threads; a runtime that gains nothing by it
-        runs them as it likes. Raises ModelError for a file that cannot be read, EngineError for a runtime or device that is not there.
+        runs them as it likes. Further keywords are the backend's own: its OPTIONS names them and their values.
+        Raises ModelError for a file that cannot be read, EngineError for a runtime or device that is not there.
         """
         ...
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-from collections.abc import Iterator
-from ctypes import byref, c_char_p, c_int, c_size_t, c_void_p
+from collections.abc import Callable, Iterator
+from ctypes import byref, c_char_p, c_int, c_size_t, c_ulonglong, c_void_p
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,9 @@ _MAJOR, _MINOR = 75, 76
 """CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, _MINOR."""
 _NON_BLOCKING = 1
 """CU_STREAM_NON_BLOCKING: does not wait for the default stream, which torch may be using."""
+
+_THREAD_LOCAL = 1
+"""CU_STREAM_CAPTURE_MODE_THREAD_LOCAL: what other threads do on the GPU meanwhile does not break a recording."""
 
 
 class Cuda:
@@ -99,6 +102,26 @@ class Cuda:
 
     def copy_out(self, host: int, device: int, size: int) -> None:
         self._call("cuMemcpyDtoHAsync_v2", c_void_p(host), c_void_p(device), c_size_t(size), self._stream)
+
+    def record(self, run: Callable[[], None]) -> int:
+        """A CUDA graph of what `run` asks of this stream, which is recorded and not done; launch() does it in one call."""
+        graph, executable = c_void_p(), c_void_p()
+        self._call("cuStreamBeginCapture_v2", self._stream, _THREAD_LOCAL)
+        try:
+            run()
+        finally:
+            self._call("cuStreamEndCapture", self._stream, byref(graph))  # else the stream could never be used again
+        try:
+            self._call("cuGraphInstantiateWithFlags", byref(executable), graph, c_ulonglong(0))
+        finally:
+            self._call("cuGraphDestroy", graph)
+        return int(executable.value or 0)
+
+    def launch(self, graph: int) -> None:
+        self._call("cuGraphLaunch", c_void_p(graph), self._stream)
+
+    def free_graph(self, graph: int) -> None:
+        self._call("cuGraphExecDestroy", c_void_p(graph))
 
     def wait(self) -> None:
         """Until all that was asked of the stream is done."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -19,6 +19,7 @@ class OnnxRuntimeBackend:
     """An .onnx opened by ONNX Runtime; a session may be run from several threads."""
 
     name = "onnxruntime"
+    OPTIONS: ClassVar = {"provider": ("cuda", "tensorrt")}
 
     def __init__(self, session: Any, device: str, path: Path) -> None:
         self._session, self.device, self._path = session, device, path
@@ -27,12 +28,16 @@ class OnnxRuntimeBackend:
 
     @classmethod
     def open(
-        cls, path: Path, *, device: str = "cpu", threads: int | None = None, precision: str | None = None, requests: int = 1
+        cls, path: Path, *, device: str = "cpu", threads: int | None = None, precision: str | None = None, requests: int = 1,
+        provider: str | None = None,
     ) -> Self:
+        """`provider`: what runs on a GPU: "cuda", or "tensorrt", which builds an engine for each shape at its first use."""
         if precision not in (None, "f32"):
             raise UsageError(f"the backend onnxruntime computes in f32, got precision {precision!r}")
         if threads is not None and threads < 1:
             raise UsageError(f"threads must be 1 or more, got {threads}")
+        if provider is not None and not device.startswith("cuda"):
+            raise EngineError(f"the provider {provider} of onnxruntime needs an NVIDIA GPU, got device {device}; leave it out, or use cuda")
         if path.suffix.lower() != ".onnx":
             raise EngineError(f"the backend onnxruntime reads .onnx, got {path.name}; use backend openvino for an .xml")
         try:
@@ -43,14 +48,16 @@ class OnnxRuntimeBackend:
         options.intra_op_num_threads = threads or 0
         options.log_severity_level = 3  # it warns about every initialiser it folds away
         providers: list[Any] = ["CPUExecutionProvider"]
+        wanted = {None: "CUDA", "cuda": "CUDA", "tensorrt": "Tensorrt"}[provider] + "ExecutionProvider"
         if device.startswith("cuda"):
-            providers.insert(0, ("CUDAExecutionProvider", {"device_id": int(device.partition(":")[2] or 0)}))
+            providers.insert(0, (wanted, {"device_id": int(device.partition(":")[2] or 0)}))
         try:
             session = onnxruntime.InferenceSession(str(path), options, providers=providers)
         except Exception as error:  # it raises a dozen kinds without a common base
             raise ModelError(f"ONNX Runtime cannot read {path} ({str(error).splitlines()[0][:200]}); give a valid .onnx") from error
-        if device.startswith("cuda") and "CUDAExecutionProvider" not in session.get_providers():
-            raise EngineError(f"ONNX Runtime did not start on {device}; install onnxruntime-gpu with its CUDA libraries, or use device cpu")
+        if device.startswith("cuda") and wanted not in session.get_providers():
+            needs = "its CUDA libraries" + (" and TensorRT" if provider == "tensorrt" else "")
+            raise EngineError(f"ONNX Runtime did not start {wanted} on {device}; install onnxruntime-gpu with {needs}, or use device cpu")
         return cls(session, device, path)
 
     def infer(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:

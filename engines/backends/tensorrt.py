@@ -1,23 +1,31 @@
 """TensorRT and TensorRT-RTX: runs engines that `fer-build engine` made (see build/tensorrt_from_onnx.py).
 
-One CUDA stream and one pair of page-locked buffers an engine, grown to what is asked; calls from several threads take turns.
+One CUDA stream an engine, and for each shape of input page-locked buffers and a CUDA graph; calls from several threads take turns.
 Nothing else ever runs in its place: an engine that does not fit this machine is an error that says what differs.
 """
 
 from __future__ import annotations
 
 import importlib
+import logging
 import threading
+from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 
-from engines.backends.base import TensorSpec, in_parts
+from engines.backends.base import LARGE_SAMPLE, TensorSpec, in_parts, small_batch
 from engines.backends.cuda import Cuda
 from engines.errors import EngineError, UsageError
+from engines.fit import PRECISION
 from engines.sidecar import Machine, Sidecar, check_machine, read_sidecar
+
+log = logging.getLogger(__name__)
+
+_MOST_SHAPES = 16
+"""Most input shapes kept; the least recently used one goes."""
 
 
 class TensorRtBackend:
@@ -28,13 +36,10 @@ class TensorRtBackend:
 
     def __init__(self, engine: Any, cuda: Cuda, sidecar: Sidecar, device: str, path: Path) -> None:
         self._engine, self._cuda, self.sidecar, self.device, self._path = engine, cuda, sidecar, device, path
-        self._context: Any = engine.create_execution_context()
-        if self._context is None:
-            raise EngineError(f"TensorRT cannot start {path.name}: not enough GPU memory; close what else uses {device}")
         assert sidecar.profile is not None
         self._profile = sidecar.profile
         self._lock = threading.Lock()
-        self._buffers: dict[str, _Buffer] = {}
+        self._runs: OrderedDict[tuple[int, ...], _Run] = OrderedDict()
         trt = importlib.import_module(self._module)
         names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
         specs = [TensorSpec(n, np.dtype(trt.nptype(engine.get_tensor_dtype(n))), _shape(engine.get_tensor_shape(n))) for n in names]
@@ -57,7 +62,7 @@ class TensorRtBackend:
         sidecar = read_sidecar(path)
         if sidecar.profile is None:
             raise EngineError(f"the .json beside {path.name} describes no TensorRT engine; build it with: fer-build engine")
-        if precision not in (None, sidecar.precision):
+        if PRECISION.get(precision or "", precision) not in (None, sidecar.precision):
             raise UsageError(f"{path.name} was built in {sidecar.precision}, got precision {precision!r}; leave it out, or build another")
         try:
             trt = importlib.import_module(cls._module)
@@ -82,51 +87,33 @@ class TensorRtBackend:
                     f"{self._path.name} was built for {_text(profile.min[1:])} to {_text(profile.max[1:])}, got {_text(array.shape[1:])}; "
                     "build it with another --imgsz"
                 )
-        size = min(profile.max[0], max(profile.min[0], len(array)))
+        crops = array[0].size < LARGE_SAMPLE  # padded to few sizes, each of which has its graph
+        wanted = small_batch(array, profile.max[0]) if crops else len(array)
+        size = min(profile.max[0], max(profile.min[0], wanted))
         with self._lock, self._cuda.current():
-            return in_parts(self._once, arrays, size, fill=len(array) < profile.min[0] or profile.min[0] > 1)
+            return in_parts(self._once, arrays, size, fill=crops or len(array) < profile.min[0] or profile.min[0] > 1)
 
     def close(self) -> None:
         with self._lock:
-            if self._context is None:
+            if self._engine is None:
                 return
             with self._cuda.current():
-                for buffer in self._buffers.values():
-                    buffer.free()
-                self._buffers.clear()
-                self._context = self._engine = None
+                for run in self._runs.values():
+                    run.free()
+                self._runs.clear()
+                self._engine = None
             self._cuda.close()
 
     def _once(self, arrays: list[np.ndarray]) -> list[np.ndarray]:
-        context, cuda = self._context, self._cuda
-        if context is None:
+        if self._engine is None:
             raise EngineError(f"{self._path.name} was closed and can no longer be run; load it again")
-        name, array = self.inputs[0].name, arrays[0]
-        if not context.set_input_shape(name, array.shape):
-            raise EngineError(f"{self._path.name} does not take an input of {_text(array.shape)}; see its .json for what it takes")
-        host = self._buffer(name, array.nbytes)
-        host.view(array.shape, array.dtype)[...] = array
-        context.set_tensor_address(name, host.device)
-        cuda.copy_in(host.device, host.host, array.nbytes)
-        shapes = {spec.name: tuple(context.get_tensor_shape(spec.name)) for spec in self.outputs}
-        for spec in self.outputs:
-            needed = int(np.prod(shapes[spec.name])) * np.dtype(spec.dtype).itemsize
-            context.set_tensor_address(spec.name, self._buffer(spec.name, needed).device)
-        if not context.execute_async_v3(cuda.stream):
-            raise EngineError(f"TensorRT failed on {self._path.name}, {self.device}; check nvidia-smi for memory and errors")
-        for spec in self.outputs:
-            buffer = self._buffers[spec.name]
-            cuda.copy_out(buffer.host, buffer.device, int(np.prod(shapes[spec.name])) * np.dtype(spec.dtype).itemsize)
-        cuda.wait()
-        return [self._buffers[spec.name].view(shapes[spec.name], spec.dtype).copy() for spec in self.outputs]
-
-    def _buffer(self, name: str, size: int) -> _Buffer:
-        have = self._buffers.get(name)
-        if have is None or have.size < size:
-            if have is not None:
-                have.free()
-            self._buffers[name] = _Buffer(self._cuda, size)
-        return self._buffers[name]
+        shape = tuple(arrays[0].shape)
+        if shape not in self._runs:
+            if len(self._runs) == _MOST_SHAPES:
+                self._runs.popitem(last=False)[1].free()
+            self._runs[shape] = _Run(self._engine, self._cuda, self.inputs[0], self.outputs, shape, self._path.name)
+        self._runs.move_to_end(shape)
+        return self._runs[shape](arrays[0])
 
 
 class TensorRtRtxBackend(TensorRtBackend):
@@ -136,19 +123,68 @@ class TensorRtRtxBackend(TensorRtBackend):
     _module = "tensorrt_rtx"
 
 
-class _Buffer:
-    """The same number of bytes on both sides."""
+class _Run:
+    """One shape of input: page-locked memory, buffers on the GPU, and a CUDA graph from copy to copy.
 
-    def __init__(self, cuda: Cuda, size: int) -> None:
-        self._cuda, self.size = cuda, size
-        self._bytes, self.host = cuda.page_locked(size)
-        self.device = cuda.device_memory(size)
+    It has a context of its own: a graph must not be launched once the context that it was recorded with was given another shape.
+    Calls are made with the GPU's context current, by one thread at a time.
+    """
 
-    def view(self, shape: tuple[int, ...], dtype: Any) -> Any:
-        count = int(np.prod(shape)) * np.dtype(dtype).itemsize
-        return self._bytes[:count].view(dtype).reshape(shape)
+    def __init__(
+        self, engine: Any, cuda: Cuda, taken: TensorSpec, given: tuple[TensorSpec, ...], shape: tuple[int, ...], name: str
+    ) -> None:
+        self._cuda, self._name, self._graph = cuda, name, 0
+        self._context = engine.create_execution_context()
+        if self._context is None:
+            raise EngineError(f"TensorRT cannot start {name} for {_text(shape)}: not enough GPU memory; close what else uses the GPU")
+        if not self._context.set_input_shape(taken.name, shape):
+            raise EngineError(f"{name} does not take an input of {_text(shape)}; see its .json for what it takes")
+        self._input = _Buffer(cuda, shape, taken.dtype)
+        self._outputs = [_Buffer(cuda, tuple(self._context.get_tensor_shape(spec.name)), spec.dtype) for spec in given]
+        for spec, buffer in zip((taken, *given), (self._input, *self._outputs), strict=True):
+            self._context.set_tensor_address(spec.name, buffer.device)
+        self._enqueue()  # what TensorRT puts off to the first run must not be in the graph
+        cuda.wait()
+        try:
+            self._graph = cuda.record(self._enqueue)
+        except EngineError as error:
+            log.warning("%s runs without a CUDA graph, which is slower and as exact: %s", name, error)
+
+    def __call__(self, array: np.ndarray) -> list[np.ndarray]:
+        self._input.array[...] = array
+        if self._graph:
+            self._cuda.launch(self._graph)
+        else:
+            self._enqueue()
+        self._cuda.wait()
+        return [buffer.array.copy() for buffer in self._outputs]
 
     def free(self) -> None:
+        if self._graph:
+            self._cuda.free_graph(self._graph)
+        self._context = None
+        for buffer in (self._input, *self._outputs):
+            buffer.free()
+
+    def _enqueue(self) -> None:
+        self._cuda.copy_in(self._input.device, self._input.host, self._input.size)
+        if not self._context.execute_async_v3(self._cuda.stream):
+            raise EngineError(f"TensorRT failed on {self._name}; check nvidia-smi for memory and errors")
+        for buffer in self._outputs:
+            self._cuda.copy_out(buffer.host, buffer.device, buffer.size)
+
+
+class _Buffer:
+    """An array in page-locked memory, and as many bytes on the GPU."""
+
+    def __init__(self, cuda: Cuda, shape: tuple[int, ...], dtype: Any) -> None:
+        self._cuda, self.size = cuda, int(np.prod(shape)) * np.dtype(dtype).itemsize
+        memory, self.host = cuda.page_locked(self.size)
+        self.array = memory.view(dtype).reshape(shape)
+        self.device = cuda.device_memory(self.size)
+
+    def free(self) -> None:
+        del self.array
         self._cuda.free_host(self.host)
         self._cuda.free_device(self.device)
 

@@ -39,13 +39,14 @@ class _Step:
 class OnnxProgram:
     """An ONNX graph on a torch device. Not thread-safe while it meets a new shape: the caller holds a lock for `prepare`."""
 
-    def __init__(self, graph: OnnxFile, device: torch.device) -> None:
+    def __init__(self, graph: OnnxFile, device: torch.device, dtype: torch.dtype | None = None) -> None:
+        """`dtype`: what convolutions and matrix products compute in, where the caller has autocast on for it; None = the graph's."""
         unknown = sorted({node.op for node in graph.nodes if (node.op not in OPS and node.op not in ("Constant", "Shape")) or node.domain})
         if unknown:
             raise EngineError(f"the backend torch does not know the operators {', '.join(unknown)}; use backend openvino or onnxruntime")
         if graph.opset < 13:
             raise EngineError(f"the backend torch reads ONNX opset 13 and later, got {graph.opset}; use backend openvino or onnxruntime")
-        self._graph, self._device = graph, device
+        self._graph, self._device, self._dtype = graph, device, dtype
         self._constants: dict[str, Any] = {"": None}  # "" is an optional input left out
         self._constants.update((name, torch.from_numpy(np.array(value))) for name, value in graph.initializers.items())
         self._moved: dict[str, Tensor] = {}
@@ -55,15 +56,15 @@ class OnnxProgram:
     def prepare(self, shapes: tuple[tuple[int, ...], ...]) -> list[_Step]:
         """The list of calls for these input shapes, made at their first use from a run on zeros."""
         if shapes not in self._plans:
-            dtypes = [TORCH[np.dtype(tensor.dtype)] for tensor in self._graph.inputs]
-            values = {
-                tensor.name: torch.zeros(shape, dtype=dtype, device=self._device)
-                for tensor, shape, dtype in zip(self._graph.inputs, shapes, dtypes, strict=True)
-            }
-            self._plans[shapes] = self._plan(values)
+            self._plans[shapes] = self._plan({i.name: zeros for i, zeros in zip(self._graph.inputs, self.zeros(shapes), strict=True)})
             if len(self._plans) > _MOST_PLANS:
                 self._plans.popitem(last=False)
         return self._plans[shapes]
+
+    def zeros(self, shapes: tuple[tuple[int, ...], ...]) -> list[Tensor]:
+        """Inputs of these shapes, on the device."""
+        dtypes = [TORCH[np.dtype(tensor.dtype)] for tensor in self._graph.inputs]
+        return [torch.zeros(shape, dtype=dtype, device=self._device) for shape, dtype in zip(shapes, dtypes, strict=True)]
 
     def run(self, plan: list[_Step], inputs: Sequence[Tensor]) -> list[Tensor]:
         """One tensor per output of the graph."""
@@ -119,7 +120,7 @@ class OnnxProgram:
         arguments: list[Any] = []
         for i, name in enumerate(node.inputs):
             if name not in values:
-                arguments.append(constant(name) if i in host else self._on_device(name, constant(name)))
+                arguments.append(constant(name) if i in host else self._on_device(name, constant(name), node.op, i))
             elif i in host:
                 raise Unknown(f"{node.op} with sizes that depend on the picture")
             else:
@@ -128,15 +129,23 @@ class OnnxProgram:
         values.update(answers)
         steps.append(_Step(call, node.attributes, tuple(arguments), tuple(answers), ()))
 
-    def _on_device(self, name: str, value: Tensor | None) -> Tensor | None:
-        """A constant where the pictures are; weights are moved once, whatever the number of shapes."""
-        if value is None or self._device.type == "cpu":
-            return value
-        if name not in self._constants:
-            return value.to(self._device)
-        if name not in self._moved:
-            self._moved[name] = value.to(self._device)
-        return self._moved[name]
+    def _on_device(self, name: str, value: Tensor | None, op: str, index: int) -> Tensor | None:
+        """A constant where the pictures are; weights are moved once, whatever the number of shapes.
+
+        Weights of convolutions are laid out channels-last: what tensor cores and oneDNN compute in, and what a picture (N, H, W, 3)
+        is already. Those of a lower precision are rounded here, as autocast would do it anew in every run.
+        """
+        if value is None:
+            return None
+        key = f"{name} {op}" if index == 1 else name
+        if key in self._moved:
+            return self._moved[key]
+        kernel = index == 1 and op == "Conv" and value.dim() == 4
+        rounded = self._dtype if index == 1 and op in ("Conv", "Gemm", "MatMul") and value.is_floating_point() else None
+        moved = value.to(self._device, rounded, memory_format=torch.channels_last if kernel else torch.preserve_format)
+        if name in self._constants:
+            self._moved[key] = moved
+        return moved
 
 
 def _named(node: Node, answer: Any) -> dict[str, Tensor]:

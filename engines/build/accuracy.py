@@ -51,7 +51,8 @@ def outcomes(
     """Per smallest face: (K,) confidence of the detections that count, (K,) bool whether each is a face, and how many faces there are."""
     matched = [_match(*one) for one in zip(truths, found, strict=True)]
     return {
-        smallest: (*_outcomes(matched, truths, smallest), sum(int((_side(boxes) >= smallest).sum()) for boxes in truths)) for smallest in sides
+        smallest: (*_outcomes(matched, truths, smallest), sum(int((_side(boxes) >= smallest).sum()) for boxes in truths))
+        for smallest in sides
     }
 
 

@@ -10,17 +10,25 @@ from typing import Any
 
 import numpy as np
 
-from engines import load_classifier, load_detector, manifest, select
+from engines import fit, load_classifier, load_detector, manifest, select
 from engines.build import parity as check
 from engines.build.calibration import parity_samples
 from engines.build.measure import example_batch, ms_per_image
-from engines.errors import FerError
+from engines.errors import EngineError, FerError
+from engines.sidecar import read_description
 
 BATCHES = (1, 4, 8, 16)
 SIDES = (384, 640)
 """Height and width that detectors are timed at: a 16:9 video at 640."""
-PRECISIONS = {"openvino": ("f32", "bf16", "f16"), "torch": ("f32", "bf16"), "onnxruntime": ("f32",), "tensorrt": (), "tensorrt-rtx": ()}
+PRECISIONS: dict[str, tuple[str | None, ...]] = {
+    "openvino": ("f32", "bf16", "f16"), "torch": ("f32", "bf16"), "onnxruntime": ("f32",), "tensorrt": (None,), "tensorrt-rtx": (None,),
+}  # fmt: skip
 """What each backend computes in at run time; int8 is in the model's file."""
+VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
+    "torch": {"eager": {"cuda_graphs": False}, "compiled": {"compile": True}},
+    "onnxruntime": {"with tensorrt": {"provider": "tensorrt"}},
+}
+"""On a GPU also these ways to run a backend: name -> its options."""
 
 
 @dataclass
@@ -90,17 +98,21 @@ def _of_model(
     load: Any = load_detector if entry.task == "detector" else load_classifier
     rows: list[Row] = []
     loaded: dict[str, tuple[Row, Any]] = {}
-    for backend, precision in _cases(entry):
-        row = Row(entry.task, entry.name, backend, precision or "int8")
+    for backend, precision, variant in _cases(entry, select.gpu_count()):
+        row = Row(entry.task, entry.name, f"{backend} {variant}".strip(), precision or "int8")
         rows.append(row)
-        say(f"{entry.name} {backend} {row.precision}")
+        say(f"{entry.name} {row.backend} {row.precision}")
         try:
             started = time.perf_counter()
-            one = load(entry.name, backend=backend, precision=precision, threads=threads)
+            model: Any = entry.name
+            if backend in select.GPU_ONLY:
+                model = _engine_of(entry, backend)
+                row.precision = read_description(model).precision
+            one = load(model, backend=backend, precision=precision, threads=threads, options=VARIANTS.get(backend, {}).get(variant))
             one._engine.infer([example_batch(one._engine.inputs[0].shape, 1, SIDES)])
             row.load_s, row.device = time.perf_counter() - started, one.device
             row.size_mb = entry.path.stat().st_size / 1e6
-            loaded[f"{backend} {precision}"] = (row, one)
+            loaded[f"{row.backend} {precision}"] = (row, one)
         except FerError as error:
             row.problem = str(error)
     for batch in batches:
@@ -115,12 +127,24 @@ def _of_model(
     return rows
 
 
-def _cases(entry: manifest.Entry) -> list[tuple[str, str | None]]:
-    cases: list[tuple[str, str | None]] = []
+def _engine_of(entry: manifest.Entry, backend: str) -> Path:
+    """The engine that `auto` would take. Raises EngineError where there is none."""
+    found, refused = fit.find_engine(entry, "cuda:0")
+    if found is None or found[1] != backend:
+        raise EngineError("; ".join(refused) or f"the engine that fits is for {found[1]}" if found else "; ".join(refused))
+    return found[0]
+
+
+def _cases(entry: manifest.Entry, gpus: int) -> list[tuple[str, str | None, str]]:
+    """(backend, precision, variant) for all that is installed."""
+    cases: list[tuple[str, str | None, str]] = []
     for backend, precisions in PRECISIONS.items():
-        if select.installed(backend):
+        if select.installed(backend) and (gpus or backend not in select.GPU_ONLY):
             # An int8 file says what is int8; for the rest the backend takes what is fastest.
-            cases += [(backend, precision) for precision in ((None,) if entry.source.get("precision") == "int8" else precisions)]
+            halves = ("f16",) if gpus and backend == "torch" else ()
+            wanted = (None,) if entry.source.get("precision") == "int8" else (*precisions, *halves)
+            variants = ("", *(VARIANTS.get(backend, ()) if gpus else ()))
+            cases += [(backend, precision, variant) for variant in variants for precision in wanted]
     return cases
 
 

@@ -10,13 +10,13 @@ import dataclasses
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from engines import load_classifier, load_detector, manifest, select
+from engines import fit, load_classifier, load_detector, manifest, select
 from engines.build import parity as check
 from engines.build.calibration import SAMPLES, parity_samples, samples_of
 from engines.classifier import Classifier
@@ -24,7 +24,7 @@ from engines.contract import ClassifierContract, DetectorContract
 from engines.detector import Detector
 from engines.errors import EngineError, UsageError
 from engines.onnx_file import read_onnx
-from engines.sidecar import Profile, Sidecar, write_sidecar
+from engines.sidecar import Machine, Profile, Sidecar, read_description, write_sidecar
 
 PRECISIONS = {
     "onnx": ("fp32", "fp16", "int8"), "openvino": ("fp32", "fp16", "int8"), "tensorrt": ("fp32", "fp16", "int8"),
@@ -50,13 +50,15 @@ class Built:
 def build_engine(
     model: str | Path, *, backend: str, precision: str = "fp16", batch: tuple[int, int, int] = (1, 1, 8), imgsz: int | None = None,
     calibration: Path | None = None, data: Path | None = None, output: Path | None = None, overwrite: bool = False,
-    say: Say = lambda text: None,
+    timing_cache: Path | None = None, rebuild: str = "never", say: Say = lambda text: None,
 ) -> Built:
     """Builds `model` (a shipped name or an .onnx) and writes it with a .json beside it.
 
     `batch`: smallest, usual and largest, for TensorRT; the others take any. `imgsz`: longest side of a detector's input, for
-    TensorRT. `calibration`: folder with training images, for int8. `data`: folder with labelled ones, for accuracy. Raises
-    UsageError for what makes no sense, EngineError where a library is missing or the engine disagrees with fp32.
+    TensorRT. `calibration`: folder with training images, for int8. `data`: folder with labelled ones, for accuracy.
+    `timing_cache`: file of TensorRT's measurements, read and written; None = beside the output, one for each version.
+    `rebuild`: "auto" keeps an output that fits this machine and the request, and replaces another. Raises UsageError for what
+    makes no sense, EngineError where a library is missing or the engine disagrees with fp32.
     """
     _check_request(backend, precision, batch)
     task = _task_of(model)
@@ -66,22 +68,29 @@ def build_engine(
     if precision == "int8" and calibration is None and not _is_quantised(entry.path):
         raise UsageError("int8 needs real images to find the ranges of values; give their folder with --calibration")
     output = output or Path(f"{entry.path.stem}_{precision}{SUFFIX[backend]}")
-    _check_output(output, backend, overwrite)
+    _check_output(output, backend, overwrite or rebuild == "auto")
     started = time.perf_counter()
     say(f"{entry.name}: the fp32 reference")
     reference = _load(model, task)
+    profile = _profile(reference, batch, imgsz) if backend in select.GPU_ONLY else None
+    if rebuild == "auto" and output.exists():
+        kept = _kept(output, entry, backend, precision, profile, say)
+        if kept is not None:
+            return kept
     with tempfile.TemporaryDirectory(prefix=".fer-build-", dir=output.parent) as folder:
         made = Path(folder) / output.name
         graph = _graph(entry.path, reference, backend, precision, calibration, Path(folder), say)
-        details = _convert(graph, made, backend, precision, _profile(reference, batch, imgsz), say)
+        details = _convert(graph, made, backend, precision, profile, timing_cache or output.parent, say)
         say("checking it against fp32")
         found, note = _parity(reference, graph, made, backend, precision, calibration, data)
         problems = "; ".join(found.problems(precision))
         if problems:
             raise EngineError(f"{output.name} was not written, it does not answer as {entry.name} does: {problems}")
         sidecar = Sidecar(
-            backend=backend, precision=precision, task=task, contract=dataclasses.asdict(reference.contract), source=str(model),
-            source_sha256=entry.digest, sha256=manifest.sha256_of(made), parity=dataclasses.asdict(found), **details,
+            backend=backend, precision=precision, task=task, contract=dataclasses.asdict(reference.contract),
+            source=str(model) if str(model) in manifest.shipped() else str(entry.path.resolve()), source_sha256=entry.digest,
+            sha256=manifest.sha256_of(made), parity=dataclasses.asdict(found),
+            calibration=str(calibration.resolve()) if calibration is not None and precision == "int8" else "", **details,
         )  # fmt: skip
         write_sidecar(made, sidecar)
         size = 0
@@ -90,6 +99,21 @@ def build_engine(
                 size += file.stat().st_size
                 shutil.move(file, output.with_name(file.name))
     return Built(output, size, time.perf_counter() - started, found, note)
+
+
+def _kept(output: Path, entry: manifest.Entry, backend: str, precision: str, profile: Profile | None, say: Say) -> Built | None:
+    """An output that is there and is what was asked for; else None, and it is said why. Raises ModelError for one that is not ours."""
+    sidecar = read_description(output)
+    machine = fit.machine_of(backend) if backend in select.GPU_ONLY else Machine(backend, sidecar.library_version)
+    differs = fit.misfits(output, sidecar, machine, precision=precision)
+    if sidecar.source_sha256 != entry.digest and not any(text.startswith("built from") for text in differs):
+        differs.append(f"built from another model than {entry.name}")
+    if sidecar.profile != profile:
+        differs.append("built for other sizes of pictures or batches")
+    if differs:
+        say(f"{output.name} does not fit: {'; '.join(differs)}; it is built anew")
+        return None
+    return Built(output, output.stat().st_size, 0.0, check.Parity(**sidecar.parity), "it was there and fits this machine, so it was kept")
 
 
 def _check_request(backend: str, precision: str, batch: tuple[int, int, int]) -> None:
@@ -102,9 +126,14 @@ def _check_request(backend: str, precision: str, batch: tuple[int, int, int]) ->
     if not 1 <= batch[0] <= batch[1] <= batch[2]:
         raise UsageError(f"batch must be MIN:OPT:MAX with 1 <= MIN <= OPT <= MAX, got {':'.join(map(str, batch))}")
     if backend in select.GPU_ONLY:
-        from engines.build.tensorrt_from_onnx import load_library
+        from engines.build.tensorrt_from_onnx import RTX_TARGETS, load_library
 
         load_library(backend)
+        here = fit.machine_of(backend)
+        if backend == "tensorrt-rtx" and here.compute_capability and here.compute_capability not in _capabilities(RTX_TARGETS):
+            able = ", ".join(_capabilities(RTX_TARGETS))
+            got = f"{here.gpu} has {here.compute_capability}"
+            raise EngineError(f"TensorRT-RTX is built for compute capability {able}, {got}; use --backend tensorrt")
         if backend == "tensorrt" and not select.gpu_count():
             raise EngineError("TensorRT builds on the GPU that it builds for, and none is here; build there, or use --backend tensorrt-rtx")
 
@@ -115,7 +144,7 @@ def _check_output(output: Path, backend: str, overwrite: bool) -> None:
     if not output.parent.is_dir():
         raise UsageError(f"the folder {output.parent} does not exist; make it first, or give another --output")
     if output.exists() and not overwrite:
-        raise UsageError(f"{output} exists; give another --output, or --overwrite")
+        raise UsageError(f"{output} exists; give another --output, --overwrite, or --rebuild auto, which keeps it where it fits")
     if output.resolve().parent == manifest.MODELS.resolve():
         raise UsageError(f"{output.parent} holds the shipped models; give another folder with --output")
 
@@ -158,8 +187,15 @@ def _graph(source: Path, reference: Any, backend: str, precision: str, calibrati
     return int8_from_onnx(source, folder / "int8.onnx", samples, kept=kept)
 
 
-def _convert(graph: Path, made: Path, backend: str, precision: str, profile: Profile, say: Say) -> dict[str, Any]:
-    """Writes `made`; what the sidecar says of it beyond the rest."""
+def _capabilities(targets: Sequence[str]) -> tuple[str, ...]:
+    """"SM89" -> "8.9"."""
+    return tuple(f"{target[2:-1]}.{target[-1]}" for target in targets)
+
+
+def _convert(
+    graph: Path, made: Path, backend: str, precision: str, profile: Profile | None, timing_cache: Path, say: Say
+) -> dict[str, Any]:
+    """Writes `made`; what the sidecar says of it beyond the rest. `timing_cache`: a file, or the folder for one."""
     if backend == "onnx":
         shutil.copyfile(graph, made)
         return {}
@@ -171,12 +207,15 @@ def _convert(graph: Path, made: Path, backend: str, precision: str, profile: Pro
         return {"library_version": openvino.__version__}
     from engines.build.tensorrt_from_onnx import RTX_TARGETS, load_library, tensorrt_from_onnx
 
-    say(f"building with {backend} (this can take minutes)")
-    made.write_bytes(tensorrt_from_onnx(graph, library=backend, profile=profile))
+    assert profile is not None
+    version = load_library(backend).__version__
+    cache = timing_cache / f"{backend}-{version}.timing" if timing_cache.is_dir() else timing_cache
+    say(f"building with {backend} (this can take minutes)" + (f", with the measurements in {cache}" if cache.is_file() else ""))
+    made.write_bytes(tensorrt_from_onnx(graph, library=backend, profile=profile, timing_cache=cache))
     details: dict[str, Any] = {
-        "library_version": load_library(backend).__version__, "profile": profile,
-        "outputs": tuple(tensor.name for tensor in read_onnx(graph).outputs),
-        "compute_capabilities": tuple(f"{target[2:-1]}.{target[-1]}" for target in RTX_TARGETS),
+        "library_version": version, "profile": profile, "outputs": tuple(tensor.name for tensor in read_onnx(graph).outputs),
+        "compute_capabilities": _capabilities(RTX_TARGETS),
+        "timing_cache": "" if not cache.is_file() else cache.name if timing_cache.is_dir() else str(cache.resolve()),
     }  # fmt: skip
     if select.gpu_count():
         from engines.backends.cuda import Cuda

@@ -27,9 +27,9 @@ def tensorrt_from_onnx(
 ) -> bytes:
     """The serialised engine of `source` (.onnx).
 
-    `library`: "tensorrt" or "tensorrt-rtx". `targets`: compute capabilities, for TensorRT-RTX only. `timing_cache`: kept
-    there between builds, TensorRT only. Raises EngineError where the library is missing or fails, ModelError with the parser's
-    own words for a graph that it does not take.
+    `library`: "tensorrt" or "tensorrt-rtx". `targets`: compute capabilities, for TensorRT-RTX only. `timing_cache`: what TensorRT
+    measured is kept there between builds (TensorRT-RTX measures nothing, it builds for GPUs that are not here). Raises
+    EngineError where the library is missing or fails, ModelError with the parser's own words for a graph that it does not take.
     """
     trt = load_library(library)
     heard: list[str] = []
@@ -54,7 +54,9 @@ def tensorrt_from_onnx(
         reason = heard[-1].splitlines()[0][:300] if heard else "it says no reason"
         raise EngineError(f"{LIBRARIES[library]} {trt.__version__} could not build {source.name}: {reason}")
     if cache is not None and timing_cache is not None:
-        timing_cache.write_bytes(bytes(cache.serialize()))
+        partial = timing_cache.with_name(f"{timing_cache.name}.partial")
+        partial.write_bytes(bytes(cache.serialize()))
+        partial.replace(timing_cache)
     return bytes(serialised)
 
 
@@ -87,11 +89,14 @@ _loggers: dict[str, Any] = {}
 
 
 def _timing_cache(config: Any, path: Path | None) -> Any:
+    """The measurements of earlier builds; a new file of them where there is none, or one of another GPU or version."""
     if path is None:
         return None
-    cache = config.create_timing_cache(path.read_bytes() if path.is_file() else b"")
-    config.set_timing_cache(cache, False)
-    return cache
+    for known in (path.read_bytes(), b"") if path.is_file() else (b"",):
+        cache = config.create_timing_cache(known)
+        if cache is not None and config.set_timing_cache(cache, False):
+            return cache
+    return None
 
 
 def _without_uint8_layers(source: Path) -> bytes:

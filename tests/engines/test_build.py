@@ -159,25 +159,6 @@ def test_tensorrts_own_words_reach_the_user(absurd_onnx):
         tensorrt_from_onnx(absurd_onnx, library="tensorrt-rtx", profile=PROFILES["yolo11n_face"])
 
 
-@needs_rtx
-def test_every_name_used_of_tensorrt_exists():
-    import tensorrt_rtx as trt
-
-    used = {
-        "Builder": ["create_network", "create_builder_config", "create_optimization_profile", "build_serialized_network"],
-        "IBuilderConfig": ["add_optimization_profile", "num_compute_capabilities", "set_compute_capability", "create_timing_cache"],
-        "OnnxParser": ["parse", "num_errors", "get_error"],
-        "IOptimizationProfile": ["set_shape"],
-        "Runtime": ["deserialize_cuda_engine"],
-        "ICudaEngine": ["create_execution_context", "num_io_tensors", "get_tensor_name", "get_tensor_dtype", "get_tensor_shape",
-                        "get_tensor_mode"],
-        "IExecutionContext": ["set_input_shape", "set_tensor_address", "get_tensor_shape", "execute_async_v3"],
-        "Logger": ["ERROR"], "TensorIOMode": ["INPUT"], "NetworkDefinitionCreationFlag": ["STRONGLY_TYPED"],
-    }  # fmt: skip
-    assert [f"{kind}.{name}" for kind, names in used.items() for name in names if not hasattr(getattr(trt, kind), name)] == []
-    assert callable(trt.nptype)
-
-
 def test_int8_is_symmetric_and_signed_and_agrees(tmp_path, data):
     for package in ("nncf", "onnx", "onnxruntime"):
         pytest.importorskip(package, reason="needs the extras build and onnxruntime")
