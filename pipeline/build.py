@@ -183,6 +183,7 @@ def _source(parsed: Parsed, name: str, config: Config, options: Options, ledger:
         parsed,
         name=name,
         live=config.live,
+        decode=config.decode.device,
         realtime=options.realtime,
         start_s=options.start,
         end_s=options.end,
@@ -235,7 +236,7 @@ def _batched(config: Config, live: bool) -> Config:
 
 
 def _models(config: Config, options: Options) -> tuple[Detector, Classifier]:
-    on = {"backend": config.backend, "device": config.device}
+    on = {"backend": config.backend, "device": config.device, "rebuild": config.rebuild}
     detector = load_detector(
         config.detect.model,
         conf=config.detect.conf,

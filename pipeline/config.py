@@ -32,6 +32,12 @@ class Detect(_Section):
     )
 
 
+class Decode(_Section):
+    """Reading videos and streams."""
+
+    device: str = Field("cpu", pattern=r"^(cpu|cuda(:\d+)?)$", description="cpu, or cuda, cuda:0 …: the decoder of an NVIDIA GPU (NVDEC)")
+
+
 class Track(_Section):
     """Following faces."""
 
@@ -93,10 +99,12 @@ class Config(_Section):
 
     backend: Literal["auto", "openvino", "torch", "onnxruntime", "tensorrt", "tensorrt-rtx", "fake"] = "auto"
     device: str = Field("auto", description="auto, cpu, cuda:0 …")
+    rebuild: Literal["never", "auto"] = Field("never", description="auto: a TensorRT engine that does not fit this machine is built anew")
     max_batch: int | None = Field(None, ge=1, description="frames per batch; where not given detect.parallel × detect.interval, 16 on CUDA")
     stride: int = Field(1, ge=1, description="every n-th frame is processed, the others are dropped")
     privacy: Literal["none", "blur"] = Field("none", description="blur: a mosaic over every face before anything is shown or written")
     purpose: str = Field("", description="why faces are analysed; goes into every output's metadata")
+    decode: Decode = Decode()
     detect: Detect = Detect()
     track: Track = Track()
     classify: Classify = Classify()
