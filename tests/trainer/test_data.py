@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import io
 import warnings
 import zipfile
 from pathlib import Path
@@ -15,7 +14,6 @@ from PIL import Image
 from engines.contract import LABELS
 from engines.errors import UsageError
 from trainer.data import PUBLISHED, DataWarning, class_counts, class_weights, crowd_targets, load_faces, stratified_split
-from trainer.duplicates import count_exact, count_pairs, near_duplicates, pixel_hashes
 
 pytestmark = pytest.mark.filterwarnings("ignore::trainer.data.DataWarning")
 
@@ -332,18 +330,6 @@ def test_a_stratified_split_keeps_every_row_once_and_a_lonely_class_in_training(
     kept, held = stratified_split(label, 0.2, seed=3)
     assert sorted([*kept, *held]) == list(range(101))
     assert class_counts(label[held], 3).tolist() == [12, 8, 0]
-
-
-def test_near_duplicates_are_found_over_blocks_and_strangers_are_not() -> None:
-    images = faces(5, 1500)
-    brighter = np.clip(images[3].astype(int) // 2 + 60, 0, 255).astype(np.uint8)
-    Image.fromarray(images[1400]).save(packed := io.BytesIO(), "JPEG", quality=40)
-    images = np.concatenate([images, [brighter, np.asarray(Image.open(packed)), np.zeros((48, 48)), np.zeros((48, 48))]]).astype(np.uint8)
-    pairs = near_duplicates(images)
-    assert pairs.tolist() == [[3, 1500], [1400, 1501]]
-    split = np.array(["Training"] * 1500 + ["PublicTest"] * 4)
-    assert count_pairs(pairs, split) == {"Training": 0, "Training+PublicTest": 2, "PublicTest": 0}
-    assert count_exact(pixel_hashes(images), split) == {"Training": 0, "Training+PublicTest": 0, "PublicTest": 1}
 
 
 def test_the_real_set_has_the_published_counts_and_its_known_duplicates(data: Path) -> None:
