@@ -68,11 +68,12 @@ def reliability(figures: Mapping[str, Any]) -> Figure:
     confidence, accuracy = (np.array(found[name], float) for name in ("confidence", "accuracy"))
     figure = Figure(figsize=_SIZE)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-    upper.bar(middles, np.nan_to_num(accuracy), width * 0.94, color="#b5d3ee", label="share of them that is right")
-    upper.plot([0, 1], [0, 1], color=_GREY, linestyle=":", linewidth=1.2, label="perfectly calibrated")
-    upper.plot(confidence, accuracy, "o", color=_MAIN, markersize=5, label="at their mean probability")
-    upper.set(title=f"Reliability, expected calibration error {_short(figures['ece'])}", ylabel="Accuracy", xlim=(0, 1), ylim=(0, 1.02))
-    upper.legend(loc="upper left", frameon=True, edgecolor="none", framealpha=0.9)
+    upper.bar(middles, np.nan_to_num(accuracy), width * 0.94, color="#b5d3ee", label="right answers")
+    upper.plot([0, 1], [0, 1], color=_GREY, linestyle=":", linewidth=1.2, label="perfect")
+    upper.plot(confidence, accuracy, "o", color=_MAIN, markersize=5, label="at the bin's mean probability")
+    upper.set(ylabel="Accuracy", xlim=(0, 1), ylim=(0, 1.02))
+    upper.set_title(f"Reliability, expected calibration error {_short(figures['ece'])}", pad=28)
+    upper.legend(loc="lower left", bbox_to_anchor=(-0.02, 1), ncols=3, columnspacing=1.2, handlelength=1.6)
     lower.bar(middles, count, width * 0.94, color=_GREY)
     lower.set(xlabel="Probability of the answer", ylabel="Faces")
     lower.yaxis.set_major_locator(MaxNLocator(3, integer=True))
@@ -119,7 +120,7 @@ def f1_bars(figures: Mapping[str, Any]) -> Figure:
 
 def training_curves(log: Sequence[Mapping[str, Any]]) -> Figure:
     """The rows of a run's log.jsonl: losses beside accuracies and F1, over epochs."""
-    figure = Figure(figsize=(2 * _SIZE[0], 4.2))
+    figure = Figure(figsize=(2 * _SIZE[0], 4.8))
     figure.suptitle("Training", x=0.012, ha="left", fontweight="bold")
     wanted = {"Loss": ("loss",), "Score on the validation faces": ("accuracy", "f1")}
     for axes, (ylabel, words) in zip(figure.subplots(1, 2), wanted.items(), strict=True):
@@ -130,7 +131,7 @@ def training_curves(log: Sequence[Mapping[str, Any]]) -> Figure:
         axes.set(xlabel="Epoch", ylabel=ylabel)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         if names:
-            axes.legend()
+            axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=3)
     return figure
 
 

@@ -112,7 +112,7 @@ def _run(run: Path, head: str | None) -> Predictor:
     facts = {
         "file": f"{run.name}/{checkpoint.name}", "runs on": "torch, CPU", "recipe": recipe.name, "epoch": epochs,
         "parameters": sum(p.numel() for p in module.parameters()),
-        "temperature": "1 (not calibrated: fer-train export does that)",
+        "temperature": "1 (not calibrated: fer-train export does that)", "uncertain below": "no threshold before fer-train export",
     }  # fmt: skip
     heads, labels = (head,) if head else learned, tuple(recipe.data.classes)
     return Predictor(
@@ -135,6 +135,7 @@ def _engine(model: str, head: str | None, backend: str, device: str, precision: 
         "size": f"{one.entry.path.stat().st_size / 1e6:.1f} MB", "licence": one.entry.licence or "not stated",
         "trained on": one.entry.data or "not stated",
         "temperature": ", ".join(f"{name} {one.contract.temperature.get(name, 1.0):g}" for name in heads),
+        "uncertain below": f"a probability of {one.contract.min_confidence:g}",
     }  # fmt: skip
     return Predictor(
         one.name, one.sha256, heads, one.labels, one.contract.input_size, max(FER2013_SIDE, one.contract.input_size), one.contract.colour,

@@ -24,8 +24,8 @@ _CHARTS: dict[str, tuple[str, Callable[..., Any]]] = {
     "risk_coverage": ("Share of wrong answers over the share of faces answered", plots.risk_coverage),
     "f1": ("F1 of each label", plots.f1_bars),
 }
-_MISTAKES, _LOOKS = 8, 2
-"""Faces in a row of the grids: mistakes; right and wrong answers that Grad-CAM explains."""
+_MISTAKES = 8
+"""Faces in a row of the grid of mistakes."""
 
 
 def write_report(
@@ -79,7 +79,8 @@ def mistakes(judged: Judged) -> Any:
 
 
 def looks(judged: Judged, predictor: Predictor | None) -> Any:
-    """Pairs of a face and its Grad-CAM, explaining the predicted label; UsageError where the model has no gradients to ask."""
+    """Pairs of a face and its Grad-CAM, explaining the predicted label: the surest and the middle one (the two surest are often copies
+    of one image) of right and of wrong answers. UsageError where the model has no gradients to ask."""
     if predictor is None or predictor.module is None:
         name = predictor.name if predictor else "this model"
         raise UsageError(f"There is no Grad-CAM: it needs gradients, which the engine {name} lacks; give its run's folder as --model")
@@ -91,7 +92,7 @@ def looks(judged: Judged, predictor: Predictor | None) -> Any:
         mine = np.flatnonzero(judged.truth == k)
         sure = mine[np.argsort(-judged.probabilities[mine].max(1), kind="stable")]
         right = predicted[sure] == k
-        chosen = [*sure[right][:_LOOKS], *sure[~right][:_LOOKS]]
+        chosen = [i for some in (sure[right], sure[~right]) for i in dict.fromkeys(some[[0, len(some) // 2]] if len(some) else [])]
         rows[label] = []
         if not chosen:
             continue
@@ -102,8 +103,8 @@ def looks(judged: Judged, predictor: Predictor | None) -> Any:
             hit = bool(predicted[i] == k)
             caption = f"{labels[predicted[i]]} {judged.probabilities[i].max():.0%}"
             rows[label] += [(face, caption, hit), (overlay(face, heat), "looks here", hit)]
-    title = "Grad-CAM: what speaks for the predicted label, surest right and wrong answers of each true label"
-    return plots.face_grid(title, rows, 4 * _LOOKS)
+    title = "Grad-CAM of the predicted label: of each true label the surest and a middling answer, right and wrong"
+    return plots.face_grid(title, rows, 8)
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:

@@ -44,9 +44,10 @@ img{display:block;width:100%;height:auto}
 code{font-family:ui-monospace,SFMono-Regular,Menlo,Consolas,monospace;font-size:.86em;overflow-wrap:anywhere}
 ul{padding-left:1.2em;margin:.4em 0}
 li{margin:.25em 0}
-@media(max-width:640px){main{padding:24px 12px 40px}section{padding:16px 14px}}
+@media(max-width:640px){main{padding:24px 12px 40px}section{padding:16px 14px}th,td{padding-left:9px}}
 @media print{body{background:#fff}figure,table{break-inside:avoid}}
 """
+_VIEWS = {"none": "single crop", "flip": "mean of a crop and its mirror image", "ten-crop": "mean of ten crops"}
 _WORDS = (
     "<b>Accuracy</b>: share of faces whose most probable label is theirs. <b>Unseen</b>: without the images that also stand in Training, "
     "pixel for pixel. <b>Top-2</b>: theirs is among the two most probable.",
@@ -64,8 +65,8 @@ def page(report: Mapping[str, Any], pictures: Mapping[str, Mapping[str, tuple[st
     model, data, heads = report["model"], report["data"], report["heads"]
     parts = [
         f'<header><p class="over">Evaluation of an expression classifier</p><h1>{text(model["name"])}</h1>'
-        f'<p class="dim">{text(data["split"])} of {text(data["name"])}, {data["faces"]:,} faces · views: {text(report["tta"])} · '
-        f"{text(report['made'])}</p></header>",
+        f'<p class="dim">{text(data["split"])} of {text(data["name"])}, {data["faces"]:,} faces · '
+        f"{_VIEWS[report['tta']]} · {text(report['made'])}</p></header>",
         f'<section class="note"><p>{LAW}</p></section>',
         _overview(heads),
         *(_head(head, found, pictures.get(head, {})) for head, found in heads.items()),
