@@ -133,7 +133,8 @@ def train(recipe: Recipe, data: Path, run: Path, console: Console, limit: int | 
 def face_sets(recipe: Recipe, data: Path, limit: int | None = None) -> tuple[FaceSet, FaceSet]:
     """What a recipe trains on (`limit` of it, drawn by the seed) and what it is judged by after each epoch."""
     settings = recipe.data
-    form = {"size": settings.size, "colour": settings.colour, "classes": tuple(settings.classes)}
+    votes = Path(settings.votes).expanduser() if settings.votes else None
+    form = {"size": settings.size, "colour": settings.colour, "classes": tuple(settings.classes), "votes": votes}
     sets = load_faces(data, **form, seed=recipe.seed, drop_duplicates=settings.drop_duplicates)
     faces = sets["Training"]
     if settings.validation:

@@ -27,6 +27,7 @@ class DataSettings(_Part):
     classes: list[str] = Field(list(LABELS), description="the labels to learn; rows of others are left out")
     colour: Literal["grey", "rgb"] = "grey"
     size: int = Field(48, ge=32, le=480, description="side of a stored face, pixels")
+    votes: str | None = Field(None, description="FER+ votes for a CSV: Microsoft's fer2013new.csv")
     drop_duplicates: bool = Field(False, description="leave out training images that also stand in the validation split")
     validation: float | None = Field(None, gt=0, lt=1, description="judge on such a random share of Training instead of PublicTest")
 

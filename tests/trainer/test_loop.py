@@ -11,10 +11,13 @@ import pytest
 pytest.importorskip("torch", reason="training needs torch: pip install -e '.[train]'")
 pytest.importorskip("lightning", reason="training needs lightning: pip install -e '.[train]'")
 
+import cv2
 import numpy as np
 import torch
+from drawn_faces import drawn_face
 from rich.console import Console
 
+from engines.errors import UsageError
 from trainer.augment import centre, mix, random_views
 from trainer.checkpoint import load_run
 from trainer.data import FaceSet
@@ -59,6 +62,46 @@ def test_another_seed_gives_other_weights(drawn: Path, tmp_path: Path) -> None:
     for seed in (1, 2):
         train(load_recipe(FOLDER / "emotion_cnn.yaml", [*SMALL, "epochs=1", f"seed={seed}"]), drawn, tmp_path / str(seed), quiet())
     assert not same(weights(tmp_path / "1"), weights(tmp_path / "2"))
+
+
+FOLDERS = ("angry", "disgusted", "fearful", "happy", "sad", "surprised", "neutral")
+
+
+def write_folders(root: Path, without: int | None = None) -> Path:
+    rng = np.random.default_rng(2)
+    for split, count in (("train", 8), ("test", 3)):
+        for label, name in enumerate(FOLDERS):
+            (root / split / name).mkdir(parents=True)
+            for i in range(count if label != without else 0):
+                cv2.imwrite(str(root / split / name / f"{i}.png"), drawn_face(label, rng))
+    return root
+
+
+@pytest.mark.parametrize("header", ["emotion,pixels,Usage", " emotion, Usage, pixels"])
+def test_kaggles_two_spellings_train_to_the_same_weights(header: str, drawn: Path, tmp_path: Path) -> None:
+    rows = [line.split(",") for line in drawn.read_text().splitlines()[1:]]
+    order = [0, 2, 1] if header.startswith(" ") else [0, 1, 2]
+    path = tmp_path / "spelt.csv"
+    path.write_text("\n".join([header, *(",".join(row[k] for k in order) for row in rows)]) + "\n")
+    for name, data in (("one", drawn), ("two", path)):
+        train(load_recipe(FOLDER / "emotion_cnn.yaml", [*SMALL, "epochs=1"]), data, tmp_path / name, quiet())
+    assert same(weights(tmp_path / "one"), weights(tmp_path / "two"))
+
+
+@pytest.mark.parametrize("without", [None, 1])
+def test_class_folders_train_also_where_a_class_has_no_picture(without: int | None, tmp_path: Path) -> None:
+    data = write_folders(tmp_path / "data", without)
+    changes = [*SMALL, "epochs=1", "loss.class_weights=1"]
+    metrics = train(load_recipe(FOLDER / "emotion_cnn.yaml", changes), data, tmp_path / "run", quiet())
+    assert 0 <= metrics["fer2013_accuracy"] <= 1
+    assert metrics["loss"] == pytest.approx(3.3, abs=1.0)  # two heads of about ln 7 each, the second weighing .7
+
+
+def test_a_folder_with_a_broken_picture_is_one_sentence_that_names_it(tmp_path: Path) -> None:
+    data = write_folders(tmp_path / "data")
+    (data / "train" / "happy" / "torn.png").write_bytes(b"\x89PNG\r\n no more")
+    with pytest.raises(UsageError, match=r"torn\.png"):
+        train(load_recipe(FOLDER / "emotion_cnn.yaml", SMALL), data, tmp_path / "run", quiet())
 
 
 def test_a_student_learns_from_its_teacher_alone(drawn: Path, tmp_path: Path) -> None:
