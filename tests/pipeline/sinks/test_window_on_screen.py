@@ -26,8 +26,9 @@ class Screen:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         read, write = os.pipe()
+        # -noreset: a server starts anew when its last client leaves, xdotool as well, and kills a window that connects at that moment.
         self.server = subprocess.Popen(
-            ["Xvfb", "-displayfd", str(write), "-screen", "0", "1024x768x24", "-fbdir", str(folder), "-nolisten", "tcp"],
+            ["Xvfb", "-noreset", "-displayfd", str(write), "-screen", "0", "1024x768x24", "-fbdir", str(folder), "-nolisten", "tcp"],
             pass_fds=(write,), stderr=subprocess.DEVNULL)  # fmt: skip
         os.close(write)
         with os.fdopen(read) as told:  # the number comes when the screen is ready
