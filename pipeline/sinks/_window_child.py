@@ -31,6 +31,7 @@ def read(newest: dict, changed: threading.Event) -> None:
 def main() -> None:
     newest: dict = {}
     shown: set = set()
+    visible: set = set()  # a slow display has not mapped a window yet when it is first asked for: that is not closed by a person
     changed = threading.Event()
     threading.Thread(target=read, args=(newest, changed), daemon=True).start()
     while None not in newest:
@@ -47,8 +48,10 @@ def main() -> None:
             cv2.imshow(name, picture)
         if shown:
             key = cv2.waitKey(10) & 0xFF
-            if key in (_ESC, ord("q")) or any(cv2.getWindowProperty(name, cv2.WND_PROP_VISIBLE) < 1 for name in shown):
+            now = {name for name in shown if cv2.getWindowProperty(name, cv2.WND_PROP_VISIBLE) >= 1}
+            if key in (_ESC, ord("q")) or visible - now:
                 break
+            visible = now
 
 
 if __name__ == "__main__":
