@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from engines.errors import UsageError
 from trainer.models import build_model
@@ -28,10 +29,14 @@ def load_run(run: Path) -> tuple[nn.Module, Recipe, int]:
         raise UsageError(f"no checkpoint in {run}; train first with fer-train train, or give the folder of a run")
     recipe = recipe_from_json(run / "recipe.json")
     state = torch.load(found[0], weights_only=True)
-    # What it started from has been overwritten by training, and the file may be gone.
+    return network_of(recipe, state["ema"]), recipe, state["epoch"]
+
+
+def network_of(recipe: Recipe, weights: Mapping[str, Tensor]) -> nn.Module:
+    """A recipe's network with these weights, in eval mode. What it started from is not looked for: the file may be gone."""
     model = build_model(recipe.model.model_copy(update={"weights": "none"}), recipe.data)
-    model.load_state_dict(state["ema"])
-    return model.eval(), recipe, state["epoch"]
+    model.load_state_dict(weights)
+    return model.eval()
 
 
 def commit() -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,6 +19,9 @@ from engines.contract import LABELS
 from engines.errors import UsageError
 from trainer.data_sources import VOTES, Rows, label_of, read_rows, read_votes, splits_of
 from trainer.duplicates import pixel_hashes
+
+if TYPE_CHECKING:
+    from trainer.recipes import Recipe
 
 _NOT_A_FACE = VOTES.index("nf")
 _VOTE_OF = {label_of(name): column for column, name in enumerate(VOTES)}
@@ -161,6 +165,15 @@ def differences(rows: Rows) -> list[str]:
     if (rows.split == "Training").all():
         notes.append(f"there is no held-out split, so {_HELD_SHARE:.0%} of every class becomes PublicTest")
     return notes
+
+
+def load_for(recipe: Recipe, path: Path) -> dict[str, FaceSet]:
+    """The splits in the form that a recipe asks for. Raises as load_faces."""
+    form = recipe.data
+    return load_faces(
+        path, size=form.size, colour=form.colour, classes=tuple(form.classes), votes=Path(form.votes).expanduser() if form.votes else None,
+        seed=recipe.seed, drop_duplicates=form.drop_duplicates,
+    )  # fmt: skip
 
 
 def held_out(rows: Rows, seed: int) -> np.ndarray:

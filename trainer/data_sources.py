@@ -239,7 +239,8 @@ def _picture(file: Path, size: int, colour: str) -> tuple[np.ndarray, str]:
             picture = ImageOps.exif_transpose(opened)
             kind = f"{picture.width}x{picture.height} {'grey' if picture.mode in ('1', 'L', 'LA', 'I', 'I;16', 'F') else 'colour'}"
             picture = picture.convert("RGB" if colour == "rgb" else "L")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError, ValueError, ImportError, Image.DecompressionBombError) as error:
+        # ImportError: where ultralytics was imported, it has wrapped Image.open and asks for pi_heif at every file that is none.
         raise UsageError(f"{file} cannot be read as a picture ({str(error).split(str(file))[0].strip()}); remove or replace it") from error
     return np.asarray(ImageOps.fit(picture, (size, size), Image.Resampling.BICUBIC)), kind
 

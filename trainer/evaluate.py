@@ -5,8 +5,6 @@ Everything else that can be said of its answers stands in figures.py, and report
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import torch
 from sklearn.metrics import f1_score
@@ -15,8 +13,7 @@ from torch import nn
 from engines.contract import HEADS
 from trainer.augment import centre, planes
 from trainer.calibrate import expected_calibration_error, softmax
-from trainer.data import FaceSet, load_faces
-from trainer.predictor import load_predictor
+from trainer.data import FaceSet
 
 
 @torch.inference_mode()
@@ -52,14 +49,3 @@ def metrics_of(logits: dict[str, np.ndarray], faces: FaceSet, temperature: dict[
 
 def evaluate_model(model: nn.Module, faces: FaceSet, input_size: int) -> dict[str, float]:
     return metrics_of(logits_of(model, faces, input_size), faces)
-
-
-def evaluate_engine(model: str, data: Path) -> dict[str, float]:
-    """The same figures on PublicTest for a model as it ships, through the engine that runs it: probabilities instead of logits."""
-    predictor = load_predictor(model)
-    faces = load_faces(data, size=predictor.face_size, colour=predictor.colour)["PublicTest"]
-    probabilities = {head: predictor.probabilities(faces.images, head) for head in HEADS}
-    metrics = metrics_of({head: np.log(np.maximum(p, 1e-9)) for head, p in probabilities.items()}, faces)
-    if "crowd_accuracy" in metrics and predictor.threshold is not None:
-        metrics["crowd_coverage"] = float((probabilities["crowd"][faces.majority >= 0].max(1) >= predictor.threshold).mean())
-    return metrics

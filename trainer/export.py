@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 
 from engines.build.onnx_from_module import onnx_from_module
 from engines.contract import HEADS, ClassifierContract
 from engines.manifest import register
 from trainer.calibrate import abstention_threshold, fit_temperature, softmax
 from trainer.checkpoint import commit, load_run
-from trainer.data import load_faces
+from trainer.data import load_for
 from trainer.evaluate import logits_of, metrics_of
 from trainer.models import parameters
 from trainer.recipes import Recipe
@@ -25,7 +27,7 @@ def export(run: Path, data: Path, models: Path, name: str = "emotion_cnn") -> di
     """Writes `models/NAME.onnx` and its manifest entry; returns the entry's metrics."""
     model, recipe, epochs = load_run(run)
     settings = recipe.data
-    public = load_faces(data, size=settings.size, colour=settings.colour, classes=tuple(settings.classes))["PublicTest"]
+    public = load_for(recipe, data)["PublicTest"]
     logits = logits_of(model, public, recipe.input_size)
     known = public.majority >= 0
     original = fit_temperature(logits["fer2013"], public.label)
@@ -47,15 +49,7 @@ def export(run: Path, data: Path, models: Path, name: str = "emotion_cnn") -> di
     )
     metrics = {k: round(v, 4) for k, v in metrics_of(logits, public, temperature).items()} | {"parameters": parameters(model)}
     path = models / f"{name}.onnx"
-    onnx_from_module(
-        model,
-        path,
-        (torch.zeros(2, 1 if settings.colour == "grey" else 3, recipe.input_size, recipe.input_size, dtype=torch.uint8),),
-        input_names=["faces"],
-        output_names=list(HEADS),
-        dynamic_axes={"faces": {0: "n"}} | {head: {0: "n"} for head in HEADS},
-        metadata={"labels": ",".join(settings.classes), "recipe": recipe.name},
-    )
+    write_onnx(model, recipe, path, {"labels": ",".join(settings.classes), "recipe": recipe.name})
     register(
         name,
         "classifier",
@@ -68,6 +62,14 @@ def export(run: Path, data: Path, models: Path, name: str = "emotion_cnn") -> di
         folder=models,
     )
     return metrics
+
+
+def write_onnx(model: nn.Module, recipe: Recipe, path: Path, metadata: Mapping[str, str] | None = None) -> None:
+    """A recipe's trained network as an ONNX file: `faces` (N, C, S, S) uint8 -> a (N, classes) array of logits per head, N free."""
+    channels = 1 if recipe.data.colour == "grey" else 3
+    example = torch.zeros(2, channels, recipe.input_size, recipe.input_size, dtype=torch.uint8)
+    free = {name: {0: "n"} for name in ("faces", *HEADS)}
+    onnx_from_module(model, path, (example,), input_names=["faces"], output_names=list(HEADS), dynamic_axes=free, metadata=metadata)
 
 
 def _data_line(recipe: Recipe) -> str:

@@ -23,8 +23,8 @@ from torch.nn import functional as F
 from engines.contract import HEADS
 from engines.select import cores
 from trainer.augment import mix, planes, random_views
-from trainer.checkpoint import save
-from trainer.data import DataWarning, FaceSet, class_counts, class_weights, crowd_targets, load_faces, stratified_split
+from trainer.checkpoint import network_of, save
+from trainer.data import DataWarning, FaceSet, class_counts, class_weights, crowd_targets, load_for, stratified_split
 from trainer.distill import Teachers, load_unlabelled
 from trainer.evaluate import evaluate_model
 from trainer.losses import smoothed, soft_loss
@@ -116,7 +116,7 @@ def train(recipe: Recipe, data: Path, run: Path, console: Console, limit: int | 
                 ema.update(bare, at)
                 losses += loss.item()
                 progress.update(bar, advance=1, loss=f"loss {losses / (step + 1):.3f}")
-        metrics = evaluate_model(averaged(ema, recipe), validation, recipe.input_size)
+        metrics = evaluate_model(network_of(recipe, ema.shadow).to(memory_format=torch.channels_last), validation, recipe.input_size)
         metrics |= {"epoch": epoch + 1, "loss": losses / steps, "seconds": time.monotonic() - began}
         better = advance(state, metrics, recipe)
         if fabric.is_global_zero:
@@ -132,13 +132,10 @@ def train(recipe: Recipe, data: Path, run: Path, console: Console, limit: int | 
 
 def face_sets(recipe: Recipe, data: Path, limit: int | None = None) -> tuple[FaceSet, FaceSet]:
     """What a recipe trains on (`limit` of it, drawn by the seed) and what it is judged by after each epoch."""
-    settings = recipe.data
-    votes = Path(settings.votes).expanduser() if settings.votes else None
-    form = {"size": settings.size, "colour": settings.colour, "classes": tuple(settings.classes), "votes": votes}
-    sets = load_faces(data, **form, seed=recipe.seed, drop_duplicates=settings.drop_duplicates)
+    sets = load_for(recipe, data)
     faces = sets["Training"]
-    if settings.validation:
-        kept, aside = stratified_split(faces.label, settings.validation, recipe.seed)
+    if recipe.data.validation:
+        kept, aside = stratified_split(faces.label, recipe.data.validation, recipe.seed)
         faces, validation = faces.take(kept), faces.take(aside)
     else:
         validation = sets["PublicTest"]
@@ -226,13 +223,6 @@ def train_mode(model: nn.Module, bare: nn.Module) -> None:
         own = list(module.parameters())
         if own and not any(p.requires_grad for p in own):
             module.eval()
-
-
-def averaged(ema: Ema, recipe: Recipe) -> nn.Module:
-    """A copy in evaluation mode with the averaged weights."""
-    copy = build_model(recipe.model.model_copy(update={"weights": "none"}), recipe.data)
-    copy.load_state_dict(ema.shadow)
-    return copy.to(memory_format=torch.channels_last).eval()
 
 
 def _precision(recipe: Recipe) -> str:

@@ -12,19 +12,7 @@ import numpy as np
 import pytest
 from clips import portrait
 from command import rows
-
-TINY = """
-nc: 1
-backbone:
-  - [-1, 1, Conv, [8, 3, 2]]
-  - [-1, 1, Conv, [16, 3, 2]]
-  - [-1, 1, Conv, [16, 3, 2]]
-  - [-1, 1, Conv, [32, 3, 2]]
-  - [-1, 1, Conv, [32, 3, 2]]
-head:
-  - [[2, 3, 4], 1, Detect, [nc]]
-"""
-"""A YOLO11 head on five convolutions."""
+from tiny_yolo import TINY
 
 
 @pytest.fixture

@@ -2,19 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from flow_fakes import Item
 
 from pipeline.flow.ledger import Ledger
 from pipeline.flow.mux import Mux
 from pipeline.flow.scope import ManualClock, Scope
-
-
-@dataclass(eq=False)
-class Item:
-    source: str
-    index: int
-    epoch: int = 0
-    captured_at: float = 0.0
 
 
 def make(max_batch=4, max_wait_s=0.1, max_age_s=None):

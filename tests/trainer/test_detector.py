@@ -16,22 +16,12 @@ pytest.importorskip("ultralytics", reason="training the detector needs ultralyti
 import torch
 from drawn_faces import drawn_face
 from rich.console import Console
+from tiny_yolo import TINY
 
 from engines.errors import UsageError
 from trainer.detector import DetectorRecipe, last_checkpoint, train_detector
 from trainer.detector_score import export_detector, score_detectors
 
-TINY = """
-nc: 1
-backbone:
-  - [-1, 1, Conv, [8, 3, 2]]
-  - [-1, 1, Conv, [16, 3, 2]]
-  - [-1, 1, Conv, [16, 3, 2]]
-  - [-1, 1, Conv, [32, 3, 2]]
-  - [-1, 1, Conv, [32, 3, 2]]
-head:
-  - [[2, 3, 4], 1, Detect, [nc]]
-"""
 RECIPE = DetectorRecipe(name="tiny", imgsz=96, epochs=2, batch=4, warmup_epochs=0, close_mosaic=0)
 
 
