@@ -54,7 +54,7 @@ class Classify(_Section):
 
     model: str = Field("emotion_cnn", description="name of a shipped model, or a path")
     head: Literal["crowd", "fer2013"] = Field("crowd", description="labels of ten taggers, or FER2013's own")
-    max_faces: int = Field(32, ge=1, description="budget: most crops classified per frame")
+    max_faces: int = Field(8, ge=1, description="budget: most crops classified per frame; pictures: all")
     max_age_s: float = Field(0.0, ge=0, description="a track classified more recently than this is not classified again")
     threads: int = Field(1, ge=1, description="CPU threads of the classifier")
     min_quality: float = Field(0.15, ge=0, le=1, description="crops below say nothing and are not classified")
@@ -100,7 +100,9 @@ class Config(_Section):
     backend: Literal["auto", "openvino", "torch", "onnxruntime", "tensorrt", "tensorrt-rtx", "fake"] = "auto"
     device: str = Field("auto", description="auto, cpu, cuda:0 …")
     rebuild: Literal["never", "auto"] = Field("never", description="auto: a TensorRT engine that does not fit this machine is built anew")
-    max_batch: int | None = Field(None, ge=1, description="frames per batch; where not given detect.parallel × detect.interval, 16 on CUDA")
+    max_batch: int | None = Field(
+        None, ge=1, description="frames per batch; where not given detect.parallel, for files twice that × detect.interval, 16 on CUDA"
+    )
     stride: int = Field(1, ge=1, description="every n-th frame is processed, the others are dropped")
     privacy: Literal["none", "blur"] = Field("none", description="blur: a mosaic over every face before anything is shown or written")
     purpose: str = Field("", description="why faces are analysed; goes into every output's metadata")

@@ -114,20 +114,21 @@ class OpenVinoBackend:
             raise EngineError(f"OpenVINO failed on {self._path.name}: {_first_line(error)}") from error
 
     def _run_side_by_side(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """A ring: each request takes the next picture as soon as its answer is read, so that none waits for its neighbours."""
         requests, lock = self._requests(tuple((1, *a.shape[1:]) for a in arrays))
         rows = []
+        count = len(arrays[0])
+        # Held until the answer is there: inputs are shared, not copied.
+        samples = [[np.ascontiguousarray(a[i : i + 1]) for a in arrays] for i in range(count)]
         try:
             with lock:
-                for start in range(0, len(arrays[0]), len(requests)):
-                    # Held until the answer is there: inputs are shared, not copied.
-                    part = range(start, min(start + len(requests), len(arrays[0])))
-                    samples = [[np.ascontiguousarray(a[i : i + 1]) for a in arrays] for i in part]
-                    busy = requests[: len(samples)]
-                    for request, sample in zip(busy, samples, strict=True):
-                        request.start_async(dict(enumerate(sample)), share_inputs=True)
-                    for request in busy:
+                for i in range(count + len(requests)):
+                    request = requests[i % len(requests)]
+                    if len(requests) <= i:
                         request.wait()
-                    rows += [self._answers(request) for request in busy]
+                        rows.append(self._answers(request))
+                    if i < count:
+                        request.start_async(dict(enumerate(samples[i])), share_inputs=True)
         except Exception as error:
             raise EngineError(f"OpenVINO failed on {self._path.name}: {_first_line(error)}") from error
         return [np.concatenate(column) for column in zip(*rows, strict=True)]

@@ -10,6 +10,7 @@ import struct
 
 import av
 from av.filter import Graph
+from av.sidedata.sidedata import SideDataContainer
 
 _QUARTERS: dict[tuple[int, int, int, int], tuple[tuple[str, str | None], ...]] = {
     # the signs of a, b, c, d of the display matrix (x' = a·x + c·y, y' = b·x + d·y) → filters, as in FFmpeg's ffmpeg_filter.c
@@ -55,7 +56,9 @@ class Upright:
 
 
 def _chain(frame: av.VideoFrame) -> tuple[tuple[str, str | None], ...]:
-    matrix = frame.side_data.get("DISPLAYMATRIX")
+    # Not frame.side_data: PyAV keeps that in the frame, and it holds the frame. In such a circle every decoded picture waits for the
+    # garbage collector, and one picture holds its decoder's whole pool.
+    matrix = SideDataContainer(frame).get("DISPLAYMATRIX")
     if matrix is None:
         return ()
     a, b, _, c, d = struct.unpack("<5i", bytes(matrix)[:20])  # type: ignore[call-overload]

@@ -67,14 +67,14 @@ class _Candidate:
 class Classify:
     """Adds `quality` (N,) and `probs` (N, 7; NaN rows where a face is not read in this frame) to `frame.faces`.
 
-    Of each frame at most `max_faces` crops are read, in this order: new tracks, grown by a fifth since last read, longest
+    Of each frame of a video at most `max_faces` crops are read, in this order: new tracks, grown by a fifth since last read, longest
     since last read, least certain. The rest keep what they had.
     """
 
     name = "classify"
     lookahead = 0
 
-    def __init__(self, classifier: Classifier, *, max_faces: int = 32, max_age_s: float = 0.0, min_quality: float = 0.15) -> None:
+    def __init__(self, classifier: Classifier, *, max_faces: int = 8, max_age_s: float = 0.0, min_quality: float = 0.15) -> None:
         self._classifier = classifier
         said = [_ALIASES.get(label.casefold().strip(), label) for label in classifier.labels]
         self._labels = [said.index(label) if label in said else -1 for label in LABELS]
@@ -114,7 +114,7 @@ class Classify:
         candidates = [c for c in (self._candidate(frame, row) for row in range(n)) if c]
         for ended in frame.ended_tracks:
             self._tracks.pop((frame.source, frame.epoch, ended.tracker_id), None)
-        if len(candidates) > self._max_faces:
+        if frame.info.kind != "image" and len(candidates) > self._max_faces:
             # The order asks how certain each track is: what is known must not depend on how batches fell (S4).
             self._read()
             candidates = sorted(candidates, key=lambda c: c.rank)[: self._max_faces]

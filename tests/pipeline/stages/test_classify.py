@@ -73,6 +73,13 @@ def test_new_tracks_come_first_then_grown_then_stale() -> None:
     assert stage._tracks["clip", 0, 1].read_s > 4  # and A is not starved
 
 
+def test_of_a_picture_every_face_is_read_whatever_the_budget() -> None:
+    f = tracked(0, A, B, C, info=PICTURE)
+    f.faces.tracker_id[:] = -1
+    Classify(Recorder(), max_faces=1).process(Batch([f]))
+    assert was_read(f) == [True] * 3
+
+
 def test_among_equally_stale_tracks_the_least_certain_comes_first() -> None:
     stage = Classify(Recorder(), max_faces=2)
     stage.process(Batch([tracked(0, A, B)]))
