@@ -10,12 +10,13 @@ is always written out too. A carried box (not seen by the detector in this frame
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from engines.contract import LABELS, UNCERTAIN
-from pipeline.canvas import Canvas, Colour, even, text_width
+from pipeline.canvas import Canvas, Colour, Stamp, below, beside, even, stamp, text_width
 from pipeline.events import confidence_of
 
 if TYPE_CHECKING:
@@ -35,6 +36,11 @@ _GROUND: Colour = (16, 18, 22)
 _INK: Colour = (255, 255, 255)
 _DIM: Colour = (190, 194, 200)
 _NO_BAR: Colour = (96, 100, 108)
+_DARK = 0.7
+"""How much of the picture the ground of labels and panels hides."""
+_STAMPS = 1024
+"""Words and bars that are kept ready: of each some 4 kB at 720p."""
+_Words = tuple[tuple[str, Colour], ...]
 
 
 class _Rect(NamedTuple):
@@ -42,9 +48,6 @@ class _Rect(NamedTuple):
     y1: int
     x2: int
     y2: int
-
-    def moved(self, dx: int, dy: int) -> _Rect:
-        return _Rect(self.x1 + dx, self.y1 + dy, self.x2 + dx, self.y2 + dy)
 
     @property
     def area(self) -> int:
@@ -64,9 +67,9 @@ class _Taken:
         self._rects[self._count] = rect
         self._count += 1
 
-    def covered(self, rects: list[_Rect], own: int, weight: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
-        """Pixels of faces, and of labels and panels, that each of `rects` would hide; those of face `own` count `weight`."""
-        mine, others = np.asarray(rects)[:, None], self._rects[None, : self._count]
+    def covered(self, rects: np.ndarray, own: int, weight: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+        """Pixels of faces, and of labels and panels, that each of `rects` (N, 4) would hide; those of face `own` count `weight`."""
+        mine, others = rects[:, None], self._rects[None, : self._count]
         sides = np.minimum(mine[..., 2:], others[..., 2:]) - np.maximum(mine[..., :2], others[..., :2])
         pixels = np.maximum(sides, 0).prod(-1).astype(np.float64)
         pixels[:, own] *= weight
@@ -140,12 +143,12 @@ def _draw_text(canvas: Canvas, box: _Rect, look: _Look, size: int, top_k: int, o
     scale = 0.75 if small else min(max(1.0, 0.75 + 1.25 * height / canvas.height), 1.5)
     size = max(12, even(size * scale))
     (width, foot), words = _chip(look, size, height)
-    spots = [(x, y) for x in (box.x1, box.x2 - width) for y in (box.y1 - foot, box.y2)]
-    spots = [_inside(canvas, x, y, width, foot) for x, y in [*spots, (box.x1, box.y1)]]
+    corners = [(x, y) for x in (box.x1, box.x2 - width) for y in (box.y1 - foot, box.y2)]
+    spots = _inside(canvas, [*corners, (box.x1, box.y1)], width, foot)
     large = height >= 5 * size
     faces, texts = taken.covered(spots, own, 0.2 if large else 1.0)
     hidden = faces + 2 * texts
-    chip = spots[int(hidden.argmin())]
+    chip = _Rect(*spots[hidden.argmin()].tolist())
     if not large and hidden.min() > (0.15 if small else 0.35) * chip.area:
         return  # a crowd: its colour must do
     _draw_chip(canvas, chip, words, look, size)
@@ -163,21 +166,21 @@ def _panel_place(canvas: Canvas, box: _Rect, chip: _Rect, wanted: tuple[int, int
     gap = max(2, even(size * 0.25))
     under = chip.y2 if chip.y1 >= box.y2 else box.y2 + gap
     over = min(chip.y1, box.y1) - height - gap
-    spots = [_inside(canvas, x, y, width, height) for x, y in (
+    spots = _inside(canvas, [
         (box.x2 + gap, box.y1), (box.x1 - width - gap, box.y1), (box.x1, under), (box.x1, over), (box.x2 - width, under),
-        (box.x2 - width, over))]  # fmt: skip
+        (box.x2 - width, over)], width, height)  # fmt: skip
     faces, texts = taken.covered(spots, own)
     hidden = faces + 1000 * texts
-    best = int(hidden.argmin())
-    if hidden[best] <= 0.08 * spots[best].area:
-        return spots[best]
-    foot = _inside(canvas, box.x1 + gap, box.y2 - height - gap, width, height)
-    faces, texts = taken.covered([foot], own, 0)
+    best = hidden.argmin()
+    if hidden[best] <= 0.08 * width * height:
+        return _Rect(*spots[best].tolist())
+    foot = _inside(canvas, [(box.x1 + gap, box.y2 - height - gap)], width, height)
+    faces, texts = taken.covered(foot, own, 0)
     roomy = box.y2 - box.y1 >= 6 * size + height and box.x2 - box.x1 >= width + 2 * gap
-    return foot if roomy and faces[0] + texts[0] == 0 else None
+    return _Rect(*foot[0].tolist()) if roomy and faces[0] + texts[0] == 0 else None
 
 
-def _chip(look: _Look, size: int, height: int) -> tuple[tuple[int, int], list[tuple[str, Colour]]]:
+def _chip(look: _Look, size: int, height: int) -> tuple[tuple[int, int], _Words]:
     """(width, height) of the label and its words."""
     words: list[tuple[str, Colour]] = []
     if look.tracker_id >= 0 and height >= 2 * size:
@@ -187,20 +190,39 @@ def _chip(look: _Look, size: int, height: int) -> tuple[tuple[int, int], list[tu
         words.append((_percent(look.confidence), _INK if look.emotion != UNCERTAIN else _DIM))
     pad, space = even(size * 0.4), even(size * 0.34)
     width = sum(text_width(word, size) for word, _ in words) + space * (len(words) - 1) + 2 * pad + max(2, even(size * 0.2))
-    return (even(width + 1), even(size * 1.2) + _bar_height(size)), words
+    return (even(width + 1), even(size * 1.2) + _bar_height(size)), tuple(words)
 
 
-def _draw_chip(canvas: Canvas, place: _Rect, words: list[tuple[str, Colour]], look: _Look, size: int) -> None:
-    bar = _bar_height(size)
-    canvas.fill(*place, _GROUND, 0.72)
-    x = place.x1 + max(2, even(size * 0.2)) + even(size * 0.4)
-    canvas.fill(place.x1, place.y1, place.x1 + max(2, even(size * 0.2)), place.y2, look.colour)
-    for word, ink in words:
-        canvas.text(x, place.y1 + (place.y2 - bar - place.y1 - size) / 2 + 1, word, size, ink)
-        x += text_width(word, size) + even(size * 0.34)
-    if not math.isnan(look.confidence):  # how sure, along the foot of the label
-        canvas.fill(place.x1, place.y2 - bar, place.x2, place.y2, _NO_BAR, 0.8)
-        canvas.fill(place.x1, place.y2 - bar, place.x1 + (place.x2 - place.x1) * look.confidence, place.y2, look.colour)
+def _draw_chip(canvas: Canvas, place: _Rect, words: _Words, look: _Look, size: int) -> None:
+    kind, bar, edge = canvas.kind, _bar_height(size), max(2, even(size * 0.2))
+    width, height, x = place.x2 - place.x1, place.y2 - place.y1 - bar, edge + even(size * 0.4)
+    cells, top = [], even((height - size) / 2 + 1)
+    for i, (word, ink) in enumerate(words):
+        rest = width if i == len(words) - 1 else x + text_width(word, size) + even(size * 0.34)
+        cells.append(_word_stamp(kind, rest if i == 0 else rest - x, height, x if i == 0 else 0, top, word, ink, size))
+        x = rest
+    sure = 0 if math.isnan(look.confidence) else even(width * look.confidence)  # along the foot of the label
+    canvas.paste(place.x1, place.y1, below([beside(cells), _bar_stamp(kind, width, bar, 0, bar, sure, look.colour)]))
+    canvas.fill(place.x1, place.y1, place.x1 + edge, place.y2, look.colour)
+
+
+@lru_cache(_STAMPS)
+def _word_stamp(kind: str, width: int, height: int, x: int, y: int, word: str, ink: Colour, size: int) -> Stamp:
+    def draw(canvas: Canvas) -> None:
+        canvas.fill(0, 0, width, height, _GROUND, _DARK)
+        canvas.text(x, y, word, size, ink)
+
+    return stamp(kind, width, height, draw)
+
+
+@lru_cache(_STAMPS)
+def _bar_stamp(kind: str, width: int, height: int, top: int, thick: int, length: int, colour: Colour) -> Stamp:
+    def draw(canvas: Canvas) -> None:
+        canvas.fill(0, 0, width, height, _GROUND, _DARK)
+        canvas.fill(0, top, width, top + thick, _NO_BAR, 0.7)
+        canvas.fill(0, top, length, top + thick, colour)
+
+    return stamp(kind, width, height, draw)
 
 
 def _panel_size(rows: list[tuple[str, float]], size: int) -> tuple[int, int]:
@@ -210,25 +232,27 @@ def _panel_size(rows: list[tuple[str, float]], size: int) -> tuple[int, int]:
 
 
 def _draw_panel(canvas: Canvas, place: _Rect, rows: list[tuple[str, float]], look: _Look, size: int) -> None:
-    canvas.fill(*place, _GROUND, 0.68)
-    pad, length, thick = even(size * 0.4), even(size * 3.2), max(4, even(size * 0.36))
-    bar_x, y = place.x1 + pad + _name_width(size) + even(size * 0.4), place.y1 + even(size * 0.2)
-    for label, probability in rows:
-        ink = _INK if label == look.emotion else _DIM
-        middle = y + (even(size * 1.25) - size) / 2
-        canvas.text(place.x1 + pad, middle, label, size, ink)
-        top = even(y + (size * 1.25 - thick) / 2)
-        canvas.fill(bar_x, top, bar_x + length, top + thick, _NO_BAR, 0.6)
-        canvas.fill(bar_x, top, bar_x + max(2, length * probability), top + thick, COLOURS[label])
-        percent = _percent(probability)
-        canvas.text(place.x2 - pad - text_width(percent, size), middle, percent, size, ink)
-        y += even(size * 1.25)
+    kind, pad, length, thick, edge = canvas.kind, even(size * 0.4), even(size * 3.2), max(4, even(size * 0.36)), even(size * 0.2)
+    name = pad + _name_width(size) + even(size * 0.4)
+    share = place.x2 - place.x1 - name - length  # widths of the three cells of a line: its name, its bar, its share
+    lines = []
+    for i, (label, probability) in enumerate(rows):
+        above = edge if i == 0 else 0
+        height = above + even(size * 1.25) + (edge if i == len(rows) - 1 else 0)
+        ink, percent, middle = _INK if label == look.emotion else _DIM, _percent(probability), above + even((even(size * 1.25) - size) / 2)
+        full, top = max(2, even(length * probability)), above + even((size * 1.25 - thick) / 2)
+        lines.append(beside([
+            _word_stamp(kind, name, height, pad, middle, label, ink, size),
+            _bar_stamp(kind, length, height, top, thick, full, COLOURS[label]),
+            _word_stamp(kind, share, height, share - pad - text_width(percent, size), middle, percent, ink, size),
+        ]))  # fmt: skip
+    canvas.paste(place.x1, place.y1, below(lines))
 
 
-def _inside(canvas: Canvas, x: float, y: float, width: int, height: int) -> _Rect:
-    """A rectangle at (x, y), moved into the picture."""
-    x, y = min(even(x), even(canvas.width - width)), min(even(y), even(canvas.height - height))
-    return _Rect(0, 0, width, height).moved(max(0, x), max(0, y))
+def _inside(canvas: Canvas, corners: list[tuple[int, int]], width: int, height: int) -> np.ndarray:
+    """(N, 4): a rectangle at each corner (x, y), moved into the picture."""
+    xy = np.minimum(np.asarray(corners) & ~1, (even(canvas.width - width), even(canvas.height - height))).clip(0)
+    return np.hstack([xy, xy + np.array((width, height))])
 
 
 def _clipped(box: np.ndarray, canvas: Canvas) -> _Rect | None:
@@ -243,6 +267,7 @@ def _bar_height(size: int) -> int:
     return max(2, even(size * 0.16))
 
 
+@lru_cache
 def _name_width(size: int) -> int:
     return max(text_width(label, size) for label in LABELS)
 

@@ -11,7 +11,7 @@ import supervision as sv
 
 from engines.contract import LABELS
 from pipeline import canvas as canvas_module
-from pipeline.canvas import BgrCanvas, YuvCanvas, text_width
+from pipeline.canvas import BgrCanvas, YuvCanvas, beside, stamp, text_width
 from pipeline.draw import COLOURS, draw_faces, text_size
 
 
@@ -82,6 +82,30 @@ def test_both_canvases_show_the_same_colours():
     back = cv2.cvtColor(flat, cv2.COLOR_YUV2BGR_I420).astype(int)
     assert abs(back - image).mean() < 1.5
     assert tuple(image[150, 200]) == COLOURS["happy"][::-1]
+
+
+@pytest.mark.parametrize("bt709", [None, False, True])
+@pytest.mark.parametrize("corner", [(0, 0), (40, 22), (74, 50)])
+def test_a_stamp_pasted_is_what_was_drawn(bt709, corner):
+    ground = np.random.default_rng(3).integers(16, 236, (60, 90, 3), np.uint8)
+    y, u, v = (np.ascontiguousarray(plane) for plane in (ground[..., 0], ground[::2, ::2, 1], ground[::2, ::2, 2]))
+
+    def canvas():
+        planes = [ground.copy()] if bt709 is None else [y.copy(), u.copy(), v.copy()]
+        return (BgrCanvas(*planes) if bt709 is None else YuvCanvas(*planes, bt709=bt709)), planes
+
+    def word(on, left, top):
+        on.fill(left, top, left + 30, top + 16, (200, 40, 90), 0.6)
+        on.text(left + 4, top + 2, "ab", 12, (250, 240, 30))
+
+    (direct, drawn), (other, pasted) = canvas(), canvas()
+    word(direct, *corner)
+    word(direct, corner[0] + 30, corner[1])
+    once = stamp(other.kind, 30, 16, lambda on: word(on, 0, 0))
+    other.paste(*corner, beside([once, once]))
+    for one, another in zip(drawn, pasted, strict=True):
+        assert np.abs(one.astype(int) - another).max() <= 2
+    assert not np.array_equal(pasted[0], ground if bt709 is None else y)
 
 
 def test_uncertain_is_grey_and_labels_have_colours_of_their_own():
