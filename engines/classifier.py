@@ -151,7 +151,7 @@ def load_classifier(
     if backend == "fake":
         entry = manifest.Entry("fake", "classifier", Path("fake.classifier"), ClassifierContract(), sha256="fake")
     else:
-        select.check(backend, device)
+        select.check(backend, device, model)
         fit.made_to_fit(model, device=device, precision=precision, rebuild=rebuild)
         entry = manifest.find(model, "classifier")
     parsed = read_onnx(entry.path) if entry.path.suffix.lower() == ".onnx" and not entry.declared else None

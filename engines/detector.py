@@ -227,7 +227,7 @@ def load_detector(
     if backend == "fake":
         entry = manifest.Entry("fake", "detector", Path("fake.detector"), DetectorContract(), sha256="fake")
         return Detector(select.open_backend(entry.path, select.choose(backend, device), purpose="detector"), entry, **settings)
-    select.check(backend, device)
+    select.check(backend, device, model)
     fit.made_to_fit(model, device=device, precision=precision, imgsz=imgsz, rebuild=rebuild)
     entry = manifest.find(model, "detector", unsafe_pickle=unsafe_pickle)
     kind: type[Detector] = Detector

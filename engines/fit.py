@@ -105,6 +105,9 @@ def made_to_fit(
                 f"{engine.name} takes pictures of up to {longest} pixels, got imgsz {imgsz}; lower it, or build the engine anew: {command}"
             )
         return
+    from engines.select import check_packages
+
+    check_packages(engine, sidecar.backend, f"give the model that it was built from, {sidecar.source}")
     found = misfits(engine, sidecar, machine_of(sidecar.backend, device), precision=precision, imgsz=imgsz)
     if found:
         log.warning("%s does not fit: %s; it is built anew from %s, which can take minutes", engine, "; ".join(found), sidecar.source)

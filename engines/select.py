@@ -39,6 +39,8 @@ BACKENDS: dict[str, tuple[str, str, str]] = {
 """A new backend is one file and one line here."""
 GPU_ONLY = ("tensorrt", "tensorrt-rtx")
 """They run engines, which `fer-build engine` makes; `auto` takes them where the model is one, or one of the model is at hand."""
+ONE_READER = (".pt", ".xml", ".engine")
+"""Files that a single backend runs: where it cannot, no other takes its place."""
 
 
 @dataclass(frozen=True)
@@ -67,8 +69,12 @@ def gpu_count() -> int:
 
 def installed(backend: str) -> bool:
     """Whether the backend's package is there; it is not imported."""
+    return _is_there(BACKENDS[backend][1])
+
+
+def _is_there(package: str) -> bool:
     try:
-        return importlib.util.find_spec(BACKENDS[backend][1]) is not None
+        return importlib.util.find_spec(package) is not None
     except (ImportError, ValueError):
         return False
 
@@ -105,19 +111,12 @@ def for_entry(
     """What runs that model, and its file: an engine built from it where `auto` finds one that fits a GPU that is here.
 
     `precision`, `imgsz`: what the engine must have, see fit.misfits(). `gpus`: as for choose(). Raises as choose() and
-    read_sidecar().
+    read_sidecar(); for a file of ONE_READER also EngineError for another backend and a package that is not there.
     """
-    suffix = entry.path.suffix.lower()
+    if entry.path.suffix.lower() in ONE_READER:
+        return entry, _reader(entry.path, backend, device, gpu_count() if gpus is None else gpus)
     if backend != "auto":
         return entry, choose(backend, device, gpus=gpus)
-    if suffix == ".pt":
-        return entry, choose("torch", device, gpus=gpus)
-    if suffix == ".xml":
-        return entry, choose("openvino", device, gpus=gpus)
-    if suffix == ".engine":
-        from engines.sidecar import read_sidecar
-
-        return entry, choose(read_sidecar(entry.path).backend, device, gpus=gpus)
     gpu = _gpu(backend, device, gpus)
     if gpu is None:
         return entry, choose(backend, device, gpus=gpus)
@@ -131,12 +130,43 @@ def for_entry(
     return dataclasses.replace(manifest.find(path, entry.task), name=entry.name), Choice(name, gpu, reason)
 
 
-def check(backend: str, device: str) -> None:
-    """Raises what choose() would raise for a backend by name, and for names that do not exist, before any model is looked at."""
-    if backend == "auto":
+def check(backend: str, device: str, model: Any = None) -> None:
+    """Raises what choose() would raise for a backend by name, and for names that do not exist, before any model is looked at.
+
+    What ONE_READER runs is left to for_entry(), which names the file.
+    """
+    if backend == "auto" or (isinstance(model, str | Path) and Path(model).suffix.lower() in ONE_READER):
         _gpu(backend, device)
     else:
         choose(backend, device)
+
+
+def check_packages(path: Path, backend: str, instead: str) -> None:
+    """Raises EngineError where something that `backend` needs for that file is not installed. `instead`: what else to do."""
+    needed = (BACKENDS[backend][1], *(("ultralytics",) if path.suffix.lower() == ".pt" else ()))
+    missing = [package for package in needed if not _is_there(package)]
+    if missing:
+        packages = f"package {missing[0]}, which is" if len(missing) == 1 else f"packages {' and '.join(missing)}, which are"
+        raise EngineError(f"{path} needs the {packages} not installed; {BACKENDS[backend][2]}, or {instead}")
+
+
+def _reader(path: Path, backend: str, device: str, gpus: int) -> Choice:
+    """What runs a file that one backend alone can run. Raises as for_entry(), with the file's name."""
+    only, instead = "openvino", "give the .onnx that it was made from"
+    if path.suffix.lower() == ".pt":
+        only, instead = "torch", f"make an .onnx of it, wherever torch is: fer-build export detector {path.name}"
+    elif path.suffix.lower() == ".engine":
+        from engines.sidecar import read_sidecar
+
+        sidecar = read_sidecar(path)
+        only, instead = sidecar.backend, f"give the model that it was built from, {sidecar.source}"
+    if backend not in ("auto", only):
+        raise EngineError(f"{path} runs on {only} alone, got backend {backend!r}; use backend {only}, or {instead}")
+    _gpu(only, device, gpus)
+    check_packages(path, only, instead)
+    if only in GPU_ONLY and (problem := _no_gpu(device, gpus)):
+        raise EngineError(f"{path} needs an NVIDIA GPU, and {problem}; {instead}")
+    return choose(only, device, gpus=gpus)
 
 
 def _gpu(backend: str, device: str, gpus: int | None = None) -> str | None:
@@ -169,9 +199,8 @@ def _named(backend: str, device: str, gpus: int) -> Choice:
     if not installed(backend):
         raise EngineError(f"the backend {backend} needs the package {package}, which is not installed; {how}, or leave backend at auto")
     if backend in GPU_ONLY:
-        if device == "cpu" or gpus == 0:
-            got = "device cpu was asked for" if device == "cpu" else "the NVIDIA driver offers none to this process"
-            raise EngineError(f"the backend {backend} needs an NVIDIA GPU, and {got}; leave backend at auto")
+        if problem := _no_gpu(device, gpus):
+            raise EngineError(f"the backend {backend} needs an NVIDIA GPU, and {problem}; leave backend at auto")
         return Choice(backend, "cuda:0" if device in ("auto", "cuda") else device, "asked for")
     if backend == "openvino" and wants_gpu:
         raise EngineError(f"the backend openvino does not run on {device}; use backend torch or onnxruntime, or device cpu")
@@ -183,6 +212,11 @@ def _named(backend: str, device: str, gpus: int) -> Choice:
         if problem is not None:
             raise EngineError(f"the backend {backend} cannot use {device}: {problem}; install its CUDA build, or use device cpu")
     return Choice(backend, "cuda:0" if device == "cuda" else device, "asked for")
+
+
+def _no_gpu(device: str, gpus: int) -> str:
+    """Why there is no GPU to run on; empty where there is one."""
+    return "device cpu was asked for" if device == "cpu" else "" if gpus else "the NVIDIA driver offers none to this process"
 
 
 def _cuda_problem(backend: str) -> str | None:

@@ -49,7 +49,7 @@ class Cell:
     seconds: np.ndarray = field(default_factory=lambda: np.zeros(len(SHOWN)))
     """(8,) per label said, "uncertain" last."""
     weighted: np.ndarray = field(default_factory=lambda: np.zeros(len(LABELS)))
-    """(7,) smoothed probabilities × seconds."""
+    """(7,) smoothed probabilities × seconds; NaN for what the classifier cannot say."""
     known: float = 0.0
     """Seconds in which there were probabilities."""
 
@@ -64,9 +64,14 @@ class Cell:
         return SHOWN[int(self.seconds.argmax())]
 
     @property
-    def probabilities(self) -> np.ndarray | None:
-        """(7,) mean over time."""
-        return self.weighted / self.known if self.known > 0 else None
+    def probabilities(self) -> np.ndarray:
+        """(7,) mean over time; NaN where nothing is known, or the classifier lacks the class."""
+        return self.weighted / self.known if self.known > 0 else np.full(len(LABELS), np.nan)
+
+    @property
+    def can_be_said(self) -> np.ndarray:
+        """(8,) bool, as `seconds`: a share of 0 % and none at all are two things."""
+        return ~np.isnan([*self.weighted, 0])
 
 
 @dataclass
@@ -103,7 +108,7 @@ class Bins:
             cell = self._cell(person, step)
             cell.seconds[label] += share
             if known:
-                cell.weighted += np.nan_to_num(probabilities) * share
+                cell.weighted += probabilities * share
                 cell.known += share
         while self._too_many():
             self._widen()
@@ -263,7 +268,7 @@ class ReportSink:
                 one = Cell()
                 one.seconds[label] = seconds
                 if not np.isnan(probabilities).all():
-                    one.weighted, one.known = np.nan_to_num(probabilities) * seconds, seconds
+                    one.weighted, one.known = probabilities * seconds, seconds
                 source.people[track].total.add(one)
                 source.total.add(one)
 

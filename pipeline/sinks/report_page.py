@@ -6,6 +6,7 @@ Made of small functions, one per part of the page, top to bottom. Everything tha
 from __future__ import annotations
 
 import json
+import math
 from collections import defaultdict
 from collections.abc import Iterable
 from datetime import datetime
@@ -100,11 +101,11 @@ def _source(name: str, source: Watched, several: bool) -> str:
 
 
 def _total(total: Cell) -> str:
-    """All faces together: a bar, and the legend of the page with its shares."""
+    """All faces together: a bar, and the legend of the page with its shares; a dash for a class that the classifier lacks."""
     every = float(total.seconds.sum())
     legend = "".join(
-        f'<li class="{label}{"" if seconds > 0 else " none"}"><i></i>{label} <b>{percent(seconds, every)}</b></li>'
-        for label, seconds in zip(SHOWN, total.seconds, strict=True)
+        f'<li class="{label}{"" if seconds > 0 else " none"}"><i></i>{label} <b>{percent(seconds, every) if can else "–"}</b></li>'
+        for label, seconds, can in zip(SHOWN, total.seconds, total.can_be_said, strict=True)
     )
     return f'<div class="total">{_bar(total)}<ul class="legend">{legend}</ul></div>'
 
@@ -198,11 +199,9 @@ def _table(rows: dict[int, Cell], width_s: float) -> str:
 
 
 def _chances(cell: Cell) -> str:
-    """Mean probabilities in percent, the cell the darker the higher."""
-    known = cell.probabilities
-    if known is None:
-        return "<td>–</td>" * len(LABELS)
-    return "".join(f'<td style="--v:{100 * value:.0f}%">{100 * value:.0f}</td>' for value in known)
+    """Mean probabilities in percent, the cell the darker the higher; a dash for what is not known."""
+    chances = (100 * value for value in cell.probabilities)
+    return "".join("<td>–</td>" if math.isnan(value) else f'<td style="--v:{value:.0f}%">{value:.0f}</td>' for value in chances)
 
 
 def _pictures(source: Watched) -> str:

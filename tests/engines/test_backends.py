@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tiny_yolo import ultralytics_here
 
 from engines import load_classifier, load_detector, select
 from engines.backends.base import in_parts, small_batch
@@ -86,7 +87,7 @@ def test_bf16_stays_near_fp32():
 
 
 def test_a_checkpoint_runs_only_when_vouched_for(weights):
-    pytest.importorskip("ultralytics", reason="needs the extra torch")
+    ultralytics_here()
     mine = load_detector(weights / "yolo11n_face.pt", unsafe_pickle=True, imgsz=64)
     assert mine.backend == "torch"
     assert len(mine.infer(np.zeros((1, 64, 64, 3), np.uint8))) == 1

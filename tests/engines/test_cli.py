@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tiny_yolo import ultralytics_here
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -39,15 +40,18 @@ def test_mistakes_are_one_sentence_and_exit_code_2(tmp_path):
     assert there.read_bytes() == b"mine"
 
 
-def test_a_checkpoint_becomes_an_onnx_that_answers_like_the_shipped_one(weights, tmp_path):
-    pytest.importorskip("ultralytics", reason="needs the extras torch and build")
+def test_a_checkpoint_becomes_an_onnx_that_answers_like_it(weights, tmp_path):
+    ultralytics_here()
     pytest.importorskip("onnx", reason="needs the extra build")
     import numpy as np
 
     from engines import load_detector
 
-    done = fer_build("export", "detector", str(weights / "yolo11n_face.pt"), "-o", str(tmp_path / "m.onnx"))
+    checkpoint = weights / "yolo11n_face.pt"
+    done = fer_build("export", "detector", str(checkpoint), "-o", str(tmp_path / "m.onnx"))
     assert done.returncode == 0, done.stderr
     batch = np.random.default_rng(0).integers(0, 255, (1, 64, 96, 3), dtype=np.uint8)
-    mine, shipped = (load_detector(model, precision="f32")._engine.infer([batch])[0] for model in (tmp_path / "m.onnx", None))
-    assert np.allclose(mine, shipped, atol=1e-3)
+    detectors = (load_detector(model, precision="f32", device="cpu", unsafe_pickle=True) for model in (tmp_path / "m.onnx", checkpoint))
+    mine, original = (detector._engine.infer([batch])[0] for detector in detectors)
+    assert np.abs(mine - original)[:, :4].max() < 0.1, "pixels"
+    assert np.abs(mine - original)[:, 4].max() < 0.001

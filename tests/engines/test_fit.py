@@ -103,9 +103,32 @@ def test_rebuilding_without_the_library_is_an_error_and_keeps_the_engine(tmp_pat
         pytest.skip("TensorRT is installed here")
     path = tmp_path / "y.engine"
     write_engine(path)
-    with pytest.raises(EngineError, match=r"fer-stream\[tensorrt\]"):
+    with pytest.raises(EngineError, match=r"y\.engine needs the package tensorrt, .*fer-stream\[tensorrt\]"):
         load_detector(path, rebuild="auto")
     assert path.read_bytes() == b"an engine"
+
+
+@pytest.mark.parametrize("backend", ["auto", "tensorrt"])
+def test_an_engine_whose_library_is_not_installed_is_a_sentence_with_its_name(tmp_path, monkeypatch, backend):
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    path = tmp_path / "y.engine"
+    write_engine(path)
+    with pytest.raises(EngineError) as caught:
+        load_detector(path, backend=backend)
+    assert str(caught.value) == (
+        f"{path} needs the package tensorrt, which is not installed; pip install 'fer-stream[tensorrt]', "
+        "or give the model that it was built from, yolo11n_face"
+    )
+    assert caught.value.exit_code == 1
+
+
+def test_an_engine_without_a_gpu_or_for_another_backend_is_a_sentence_with_its_name(tensorrt_here):
+    path = tensorrt_here / "y.engine"
+    write_engine(path)
+    with pytest.raises(EngineError, match=r"y\.engine needs an NVIDIA GPU, and device cpu was asked for; give .* yolo11n_face$"):
+        load_detector(path, device="cpu")
+    with pytest.raises(EngineError, match=r"y\.engine runs on tensorrt alone, got backend 'openvino'; use backend tensorrt, or give"):
+        load_detector(path, backend="openvino")
 
 
 def test_auto_takes_the_engine_of_a_model_that_fits_and_says_why_not_the_others(tensorrt_here):

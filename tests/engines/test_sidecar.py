@@ -96,7 +96,7 @@ def test_an_engine_brings_its_contract_and_is_never_replaced_by_another_backend(
         find(engine, "classifier")
     with pytest.raises(EngineError):
         load_detector(engine)  # auto: the engine's own library or an error
-    with pytest.raises(ModelError):
+    with pytest.raises(EngineError, match="runs on tensorrt alone, got backend 'openvino'"):
         load_detector(engine, backend="openvino")
 
 

@@ -1,7 +1,7 @@
 """Detectors and classifiers of others, by path, through the whole pipeline.
 
-YuNet and SCRFD are the released files; the YOLO exports are our detector in the form that Ultralytics writes; the classifiers are
-made by hand, so that every probability is known.
+YuNet and SCRFD are the released files; the YOLO exports are our detector in the form that Ultralytics writes, and a YOLOv8n that it
+exports itself; the classifiers are made by hand, so that every probability is known.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import onnx_by_hand
 import pytest
 from clips import film, needs_ffmpeg, portrait
 from command import fer, rows
+from tiny_yolo import random_yolov8n, ultralytics_here
 
 from engines import load_classifier, load_detector
 from engines.contract import LABELS
@@ -80,6 +81,35 @@ def test_exports_of_ultralytics_find_the_same_faces(picture: Path, tmp_path: Pat
     assert all(row["emotion"] for row in found)
 
 
+@pytest.fixture(scope="module")
+def yolov8n(picture: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint, and what Ultralytics exports of it beside it."""
+    ultralytics = ultralytics_here()
+    pytest.importorskip("onnx", reason="needs onnx: pip install 'fer-stream[build]'")
+    checkpoint = random_yolov8n(tmp_path_factory.mktemp("yolov8n"), cv2.imread(str(picture)))
+    ultralytics.YOLO(str(checkpoint)).export(format="onnx", imgsz=640, simplify=False, verbose=False)
+    return checkpoint
+
+
+@pytest.mark.parametrize(("suffix", "backend"), [(".onnx", "onnxruntime"), (".onnx", "openvino"), (".onnx", "torch"), (".pt", "torch")])
+def test_a_yolov8n_of_ultralytics_has_the_boxes_that_ultralytics_finds_with_it(
+    picture: Path, yolov8n: Path, suffix: str, backend: str
+) -> None:
+    """In a picture that need not be scaled: of their pixels ours would differ (they do not average), and random weights forgive nothing."""
+    model, image = yolov8n.with_suffix(suffix), cv2.imread(str(picture))
+    settings = {"imgsz": 640, "conf": 0.5, "iou": 0.6}
+    (theirs,) = ultralytics_here().YOLO(str(model), task="detect").predict(image, device="cpu", max_det=1000, verbose=False, **settings)
+    detector = load_detector(model, **settings, backend=backend, device="cpu", precision="f32", unsafe_pickle=True)
+    ours = detector.detect(image)
+    assert len(ours) > 15
+    away = np.abs(ours.xyxy[:, None] - theirs.boxes.xyxy.numpy()[None]).max(2)
+    alike = away.min(1) < 0.1, away.min(0) < 0.1
+    # Another library's last digits may carry one box over a threshold.
+    assert [int((~one).sum()) for one in alike] <= ([0, 0] if backend == "onnxruntime" else [1, 1])
+    scores = theirs.boxes.conf.numpy()[away.argmin(1)]
+    assert np.abs(ours.confidence - scores)[alike[0]].max() < 0.001
+
+
 @pytest.mark.parametrize("name", ["face_detection_yunet_2023mar.onnx", "scrfd_500m_bnkps.onnx"])
 def test_yunet_and_scrfd_find_the_same_faces(picture: Path, tmp_path: Path, weights: Path, name: str) -> None:
     ours = boxes(watched(picture, tmp_path))
@@ -141,6 +171,8 @@ def test_a_film_read_with_other_classes_on_the_command_line(tmp_path: Path, labe
         assert row["emotion"] == ("uncertain" if beyond else "fear")
         assert row["confidence"] == max(value for value in smoothed.values() if value is not None)
     assert not beyond or beyond["Contempt"] > max(value for value in raw.values() if value is not None)
+    report = (tmp_path / "report.html").read_text()
+    assert {label for label in LABELS if f"</i>{label} <b>–</b>" in report} == set(LABELS) - ours
 
 
 def test_a_softmax_at_the_end_is_not_taken_twice(picture: Path, tmp_path: Path) -> None:

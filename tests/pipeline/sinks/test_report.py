@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from command import fer
 
+from engines.contract import LABELS
 from pipeline.errors import SinkError, UsageError
 from pipeline.flow.batch import Batch
 from pipeline.sinks.report import MOST_PEOPLE, SHOWN, Bins, ReportSink
@@ -95,6 +96,23 @@ def test_there_is_a_table_per_face_and_second(told):
     assert [[row[:3] for row in table] for table in rows] == [
         [("0:00", "happy", "1.0"), ("0:01", "sad", "1.0")], [("0:01", "uncertain", "1.0")]]  # fmt: skip
     assert re.findall(r">(\d+)</td>", rows[0][0][3]) == ["5", "5", "5", "70", "5", "5", "5"]
+
+
+def test_a_class_that_the_classifier_lacks_has_a_dash_not_nought(tmp_path, make):
+    """Six classes, no disgust; not a face of the first frame was read."""
+    sink = ReportSink(tmp_path / "r.html")
+    frames = [make.frame(i, faces=make.faces([[5, 5, 25, 25]], ["uncertain" if i == 0 else "happy"])) for i in range(60)]
+    for i, one in enumerate(frames):
+        one.faces.data["smoothed"][:, slice(None) if i == 0 else LABELS.index("disgust")] = np.nan
+    make.drive(sink, frames)
+    sink.finish()
+    text = (tmp_path / "r.html").read_text()
+    shares = re.findall(r"</i>(\w+) <b>([^<]+)</b>", re.search(r'class="legend">(.*?)</ul>', text)[1])
+    assert shares == [(label, {"happy": "98%", "disgust": "–", "uncertain": "2%"}.get(label, "0%")) for label in SHOWN]
+    (table,) = re.findall(r'<table class="times">(.*?)</table>', text)
+    said = [re.findall(r">(\d+|–)</td>", row)[-7:] for row in re.findall(r"<tr><th>\d.*?</tr>", table)]
+    assert said == [["5", "–", "5", "70", "5", "5", "5"]] * 2
+    assert "nan" not in re.sub(r"base64,[^\"]+", "", text).lower()
 
 
 def test_the_timeline_shows_when(told):

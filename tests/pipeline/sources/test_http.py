@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import functools
-import http.server
 import json
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,44 +11,18 @@ import cv2
 import pytest
 from clips import film, needs_ffmpeg, portrait
 from command import faces, fer, rows
-
-
-class _Files(http.server.SimpleHTTPRequestHandler):
-    """Files of a folder; /cam is an MJPEG camera."""
-
-    def do_GET(self) -> None:
-        if not self.path.startswith("/cam"):
-            super().do_GET()
-            return
-        self.send_response(200)
-        self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=part")
-        self.end_headers()
-        tick = threading.Event()
-        try:
-            for k in range(1000):
-                picture = cv2.imencode(".jpg", portrait(shift=0.002 * (k % 30)))[1].tobytes()
-                head = f"--part\r\nContent-Type: image/jpeg\r\nContent-Length: {len(picture)}\r\n\r\n"
-                self.wfile.write(head.encode() + picture + b"\r\n")
-                tick.wait(0.05)
-        except (BrokenPipeError, ConnectionResetError):
-            self.close_connection = True
-
-    def log_message(self, *_: object) -> None:
-        return
+from web import files, mjpeg, web
 
 
 @pytest.fixture
 def served(tmp_path: Path) -> Iterator[Callable[[], str]]:
+    """Files of a folder; /cam is an MJPEG camera."""
     folder = tmp_path / "served"
     folder.mkdir()
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_Files, directory=str(folder)))
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
-    yield lambda: f"127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    pictures = [cv2.imencode(".jpg", portrait(shift=0.002 * k))[1].tobytes() for k in range(30)]
+    camera, folder_files = mjpeg(pictures * 34, 0.05), files(folder)
+    with web(lambda request: (camera if request.path.startswith("/cam") else folder_files)(request)) as url:
+        yield lambda: url.removeprefix("http://")
 
 
 def watched(tmp_path: Path, url: str, shown: str, *arguments: object) -> list[dict]:

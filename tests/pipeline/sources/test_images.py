@@ -6,18 +6,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from reading import read
 
 from pipeline.errors import SourceError
 from pipeline.flow.batch import Ended
 from pipeline.sources.uri import open_source
-from pipeline.types import Frame
-
-
-def read(path: Path | str, **options: object) -> tuple[list[Frame], Ended]:
-    *frames, ended = open_source(str(path), **options).frames()  # type: ignore[arg-type]
-    assert isinstance(ended, Ended)
-    assert ended.final
-    return frames, ended  # type: ignore[return-value]
 
 
 def write(path: Path, height: int = 20, width: int = 30, value: int = 50) -> Path:

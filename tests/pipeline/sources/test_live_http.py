@@ -1,12 +1,8 @@
 """Streams over HTTP: MJPEG, recordings, playlists, pages."""
 
-import http.server
 import io
 import itertools
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 
@@ -16,51 +12,16 @@ import numpy as np
 import pytest
 from cameras import QUICK, Pauses, camera, up_to
 from clips import combing, film, needs_ffmpeg
+from web import Handle, Request, files, mjpeg, web
 
 from pipeline.flow.batch import Ended
 from pipeline.sources.live import LiveSource
 from pipeline.types import Frame
 
 
-@contextmanager
-def web(handle: Callable[[http.server.BaseHTTPRequestHandler], None]) -> Iterator[str]:
-    class Handler(http.server.BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.0"
-
-        def do_GET(self) -> None:
-            try:
-                handle(self)
-            except (BrokenPipeError, ConnectionResetError):
-                self.close_connection = True
-
-        def log_message(self, *_: object) -> None:
-            return
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
-
-
 def test_mjpeg_over_http_has_the_times_of_arrival_and_is_tried_again_when_it_ends() -> None:
-    tick = threading.Event()
-
-    def mjpeg(request: http.server.BaseHTTPRequestHandler) -> None:
-        request.send_response(200)
-        request.send_header("Content-Type", "multipart/x-mixed-replace; boundary=part")
-        request.end_headers()
-        for k in range(20):
-            picture = cv2.imencode(".jpg", np.full((48, 64, 3), 10 * k, np.uint8))[1].tobytes()
-            request.wfile.write(b"--part\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n" % len(picture) + picture + b"\r\n")
-            tick.wait(0.1)
-
-    with web(mjpeg) as url:
+    pictures = [cv2.imencode(".jpg", np.full((48, 64, 3), 10 * k, np.uint8))[1].tobytes() for k in range(20)]
+    with web(mjpeg(pictures, 0.1)) as url:
         items = camera(f"{url}/stream?pwd=secret").frames()
         *first, ended = up_to(items, lambda item: isinstance(item, Ended))
         (*_, again) = up_to(items, lambda item: isinstance(item, Frame))
@@ -73,8 +34,8 @@ def test_mjpeg_over_http_has_the_times_of_arrival_and_is_tried_again_when_it_end
         assert b.pts_s - a.pts_s == pytest.approx(b.captured_at - a.captured_at, abs=0.001)
 
 
-def _serve(content: bytes, most: int | None = None) -> Callable[[http.server.BaseHTTPRequestHandler], None]:
-    def handle(request: http.server.BaseHTTPRequestHandler) -> None:
+def _serve(content: bytes, most: int | None = None) -> Handle:
+    def handle(request: Request) -> None:
         first = int((request.headers.get("Range") or "bytes=0-").removeprefix("bytes=").split("-")[0])
         request.send_response(206)
         request.send_header("Content-Range", f"bytes {first}-{len(content) - 1}/{len(content)}")
@@ -100,7 +61,7 @@ def test_a_recording_over_http_is_paced_and_ends(media: Path) -> None:
 
 
 def test_a_page_that_is_no_video_keeps_the_reason() -> None:
-    def page(request: http.server.BaseHTTPRequestHandler) -> None:
+    def page(request: Request) -> None:
         request.send_response(200)
         if request.path == "/length":
             request.send_header("Content-Length", "900")
@@ -119,7 +80,7 @@ def test_a_recording_over_http_that_breaks_off_fails(media: Path) -> None:
     content = (media / "d02_sad_to_laugh.mp4").read_bytes()
     served: list[str] = []
 
-    def once(request: http.server.BaseHTTPRequestHandler) -> None:
+    def once(request: Request) -> None:
         served.append(request.path)
         _serve(content, most=200_000)(request)
 
@@ -138,7 +99,7 @@ def test_a_transport_stream_of_fields_without_an_end_gives_whole_pictures(tmp_pa
     fields = ("-vf", "tinterlace=4", "-c:v", "mpeg2video", "-q:v", "3", "-bf", "0", "-flags", "+ilme+ildct", "-top", "1")
     content = film(tmp_path / "fields.ts", *fields, size=(320, 240), frames=24, rate=50, step=0.02).read_bytes()
 
-    def tuner(request: http.server.BaseHTTPRequestHandler) -> None:
+    def tuner(request: Request) -> None:
         request.send_response(200)
         request.send_header("Content-Type", "video/mp2t")
         request.end_headers()
@@ -160,12 +121,7 @@ def test_a_transport_stream_of_fields_without_an_end_gives_whole_pictures(tmp_pa
 def test_a_playlist_comes_at_the_pace_of_its_frames_and_ends(tmp_path: Path) -> None:
     _segments(tmp_path)
 
-    def files(request: http.server.BaseHTTPRequestHandler) -> None:
-        request.send_response(200)
-        request.end_headers()
-        request.wfile.write((tmp_path / request.path.strip("/")).read_bytes())
-
-    with web(files) as url:
+    with web(files(tmp_path)) as url:
         source = camera(f"{url}/a.m3u8")
         begun = time.monotonic()
         *frames, ended = source.frames()
