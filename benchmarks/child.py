@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import tempfile
@@ -41,6 +42,8 @@ def run_module(module: str, arguments: list[str], what: str, python: str = sys.e
         raise BenchError(f"the {what} took more than {_AT_MOST_S} s and was ended; measure fewer frames (--max-frames)") from error
     except OSError as error:
         raise BenchError(f"the {what} cannot be started with {python}: {error.strerror}") from error
+    if done.returncode < 0:  # whatever it wrote before says nothing of that
+        raise BenchError(f"the {what} crashed: {signal.strsignal(-done.returncode)}")
     if done.returncode:
         last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
         raise BenchError(f"the {what} failed: {last[:300]}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tempfile
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -58,6 +59,25 @@ def compose_faces(path: Path, faces: int, *, width: int = 1280, height: int = 72
             image.pts, image.time_base = index, Fraction(1, _RATE)
             out.mux(stream.encode(image))
         out.mux(stream.encode(None))
+    return path
+
+
+def long_clip(path: Path, faces: int, seconds: float, *, width: int = 640, height: int = 360, rate: int = _RATE) -> Path:
+    """Ten seconds of `compose_faces`, again and again, at `rate` frames a second: packets are copied, so that length costs little."""
+    count = 0
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        short = compose_faces(Path(folder) / "short.mp4", faces, width=width, height=height, frames=10 * rate)
+        with av.open(str(short)) as source, av.open(str(path), "w") as out:
+            stream = out.add_stream_from_template(source.streams.video[0])
+            while count < seconds * rate:
+                source.seek(0)
+                for packet in source.demux(video=0):
+                    if packet.size:
+                        packet.stream, packet.time_base = stream, Fraction(1, rate)
+                        packet.pts = packet.dts = count
+                        packet.duration = 1
+                        out.mux(packet)
+                        count += 1
     return path
 
 

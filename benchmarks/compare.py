@@ -18,6 +18,7 @@ from benchmarks.child import BenchError, run_in_child, run_module
 from benchmarks.clips import clip_of
 from benchmarks.job import Job, probe
 from benchmarks.measure import ratios, spread
+from benchmarks.quality import Quality, measure_quality
 from benchmarks.rivals import KINDS
 from benchmarks.throughput import cost, rate
 from engines import manifest
@@ -34,7 +35,7 @@ def measure_compare(
     budget_s: float = 600.0, rivals: Sequence[str] = (), say: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:  # fmt: skip
     """`python`: of an environment with torch and ultralytics; `fer_python`: of one with the fer package. `interval` is ours alone:
-    the rivals detect on every frame."""
+    the rivals detect on every frame. What our rows lose by it and by the other settings is told as `quality`."""
     unknown = [name for name in rivals if name not in KINDS]
     if unknown:
         raise UsageError(f"there is no rival {unknown[0]!r}; known: {', '.join(KINDS)}")
@@ -55,8 +56,9 @@ def measure_compare(
             except (BenchError, UsageError) as error:
                 skipped[kind] = str(error)
                 say(f"{kind} is left out: {error}")
+        quality = measure_quality(ours, say)
         records = _rounds(jobs, skipped, runs, budget_s - (time.monotonic() - began), say)
-    return _document(records, skipped, about, source, ours, info)
+    return _document(records, skipped, quality, about, source, ours, info)
 
 
 def _prepared(
@@ -109,8 +111,9 @@ def _rounds(
 
 
 def _document(
-    records: dict[str, list[dict[str, Any]]], skipped: dict[str, str], about: dict[str, Any], source: str, job: Job, info: Any
-) -> dict[str, Any]:
+    records: dict[str, list[dict[str, Any]]], skipped: dict[str, str], quality: Quality, about: dict[str, Any], source: str, job: Job,
+    info: Any,
+) -> dict[str, Any]:  # fmt: skip
     rates = {name: [rate(record) for record in many] for name, many in records.items()}
     costs = {name: [cost(record) for record in many] for name, many in records.items()}
     found = {}
@@ -130,7 +133,7 @@ def _document(
         for name, one in found.items()
     ]  # fmt: skip
     head = ["", "FPS", "ours is faster by", "range", "by CPU time", "CPU ms a frame", "faces found a frame", "peak MB"]
-    tables = [{"title": "The same clip, in turn", "head": head, "rows": rows}]
+    tables = [{"title": "The same clip, in turn", "head": head, "rows": rows}, quality.table()]
     if skipped:
         tables.append({"title": "Left out", "head": ["", "why"], "rows": [[KINDS[name], why] for name, why in skipped.items()]})
     others = [one for one in found if one != OURS]
@@ -141,7 +144,8 @@ def _document(
     plot = {"kind": "bars", "caption": "How many times faster than each; the line is the range of the rounds.",
             "arguments": {"names": others, "values": values, "x_label": "times as fast", "errors": errors}}  # fmt: skip
     return {
-        "bench": "compare", "schema": SCHEMA, "compared": found, "skipped": skipped, "tables": tables, "plots": [plot] if others else [],
+        "bench": "compare", "schema": SCHEMA, "compared": found, "quality": quality.as_dict(), "skipped": skipped, "tables": tables,
+        "plots": [plot] if others else [], "warnings": [] if quality.equal else [quality.sentence],
         "settings": {"source": source, "width": info.width, "height": info.height, "interval": job.interval, "imgsz": job.imgsz,
                      "outputs": job.outputs, "runs": len(records[OURS]), "max_frames": job.max_frames},
         "host": about,

@@ -155,3 +155,16 @@ def bars(names: Sequence[str], values: Sequence[float], x_label: str, errors: Se
     axes.set_xlabel(x_label)
     axes.grid(axis="y", visible=False)
     return _png(figure)
+
+
+def memory(minutes: Sequence[float], rss_mb: Sequence[float], most_mb: float, settled: float) -> bytes:
+    """Resident memory over time; dashed: what is allowed; grey: not judged for its slope."""
+    figure, axes = _figure()
+    axes.plot(minutes, rss_mb, color=BLUE, linewidth=1.5)
+    axes.axhline(most_mb, color=ORANGE, linewidth=1, linestyle="--")
+    axes.axvspan(0, settled, color="#eef0f3", zorder=0)
+    axes.set_xlim(0, minutes[-1])
+    axes.set_ylim(0, max(most_mb, *rss_mb) * 1.08)
+    axes.set_xlabel("minutes; grey: models, arenas and caches fill")
+    axes.set_ylabel("resident memory, MB")
+    return _png(figure)

@@ -2,8 +2,13 @@
 
     PYTHON -m benchmarks.rivals JOB.json RESULT.json      (fer-bench compare starts this; not for people)
 
-All do the full job: find, (b: track), classify, draw, write. The detector's weights, its input size, the classifier's weights
-and the crops are those of the full job, so that only the way they are put together differs.
+All do the full job: find, (b: track), classify, draw, write; with outputs "events" none draws or writes. The detector's weights,
+its input size, the classifier's weights and the crops of (a) and (b) are those of the full job, so that only the way they are put
+together differs; (c) brings its own. Their environments, the second for (c) (Haar cascades left OpenCV with version 5):
+
+    python3 -m venv rivals && rivals/bin/pip install torch torchvision ultralytics lap openvino
+    python3 -m venv ferpkg && ferpkg/bin/pip install fer==25.10.3 tensorflow facenet_pytorch "opencv-python<5" \\
+        "opencv-contrib-python<5" "setuptools<80"
 """
 
 from __future__ import annotations
@@ -13,7 +18,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +33,8 @@ KINDS = {
     "script": "(a) the usual script: OpenCV, ultralytics predict frame by frame, PyTorch classifier face by face",
     "track-torch": "(b) ultralytics track in stream mode, batched PyTorch classifier",
     "track-openvino": "(b) the same on its OpenVINO export, batched OpenVINO classifier",
-    "fer-haar": "(c) the fer package, Haar cascade",
-    "fer-mtcnn": "(c) the fer package, MTCNN",
+    "fer-haar": "(c) the fer package's video analysis, Haar cascade",
+    "fer-mtcnn": "(c) the fer package's video analysis, MTCNN",
 }
 Result = tuple[np.ndarray, list[tuple[np.ndarray, str]]]
 """A BGR frame, and (xyxy, text) of each face."""
@@ -60,19 +65,37 @@ def track(job: dict[str, Any]) -> Iterator[Result]:
         yield result.orig_img, list(zip(boxes, names, strict=True))
 
 
-def fer(job: dict[str, Any]) -> Iterator[Result]:
-    try:
-        from fer.fer import FER
-    except ImportError:
-        from fer import FER
-    detector = FER(mtcnn=job["kind"] == "fer-mtcnn")
-    for picture in _captured(job["clip"]):
-        faces = []
-        for face in detector.detect_emotions(picture):
-            x, y, w, h = face["box"]
-            name = max(face["emotions"], key=face["emotions"].get)
-            faces.append((np.array([x, y, x + w, y + h]), name))
-        yield picture, faces
+def fer(job: dict[str, Any]) -> dict[str, Any]:
+    """Video.analyze with its own loop and writer; the record. Without its defaults of a JPEG a frame and a zip of them, which cost it more.
+
+    Only `detect_emotions` is wrapped: each call's begin is a frame's, and what it raises, which Video.analyze logs and stops at, is
+    raised after all.
+    """
+    if job["kind"] == "fer-mtcnn":
+        import facenet_pytorch  # noqa: F401  # before TensorFlow: triton, which comes with torch, crashes when it is loaded after it
+    from fer.classes import Video
+    from fer.fer import FER
+
+    detector, clock = FER(mtcnn=job["kind"] == "fer-mtcnn"), _Clock()
+    detect, failed = detector.detect_emotions, []
+
+    def detect_emotions(*args: Any, **kwargs: Any) -> list[dict[str, Any]]:
+        clock.frame()
+        try:
+            found = detect(*args, **kwargs)
+        except Exception as error:
+            failed.append(error)
+            raise
+        clock.faces += len(found)
+        return found
+
+    detector.detect_emotions = detect_emotions
+    full = job["outputs"] == "full"
+    video = Video(job["clip"], outdir=job["folder"])
+    video.analyze(detector, output="pandas", max_results=job["max_frames"], save_frames=False, save_video=full, annotate_frames=full)
+    if failed:
+        raise failed[0]
+    return clock.record()
 
 
 def export(job: dict[str, Any]) -> str:
@@ -86,31 +109,50 @@ def export(job: dict[str, Any]) -> str:
 
 def run(job: dict[str, Any]) -> dict[str, Any]:
     """The record, as of a bare chain."""
-    make: dict[str, Callable[[dict[str, Any]], Iterator[Result]]] = {
-        "script": script, "track-torch": track, "track-openvino": track, "fer-haar": fer, "fer-mtcnn": fer
-    }  # fmt: skip
-    done: list[tuple[float, float]] = []  # monotonic and CPU seconds
-    faces, writer = 0, None
-    machine, began, used = machine_busy_s(), time.monotonic(), time.process_time()
-    for picture, found in make[job["kind"]](job):
-        faces += len(found)
+    if job["kind"].startswith("fer-"):
+        return fer(job)
+    writer, clock = None, _Clock()
+    clock.frame()
+    for picture, found in script(job) if job["kind"] == "script" else track(job):
+        clock.faces += len(found)
         if job["outputs"] == "full":
             if writer is None:
                 size = (picture.shape[1], picture.shape[0])
                 writer = cv2.VideoWriter(str(Path(job["folder"]) / "rival.mp4"), cv2.VideoWriter_fourcc(*"mp4v"), job["rate"], size)
             _draw(picture, found)
             writer.write(picture)
-        done.append((time.monotonic(), time.process_time()))
-        if len(done) == job["max_frames"]:
+        clock.frame()
+        if len(clock.begun) - 1 == job["max_frames"]:
             break
+    clock.begun.pop()  # one frame after the other: the next would have begun when the last was done
     if writer is not None:
         writer.release()
-    end, end_cpu, warm = time.monotonic(), time.process_time(), warm_up(len(done))
-    begin, begin_cpu = done[warm - 1] if warm else (began, used)  # one frame after the other: the next begins when this one is done
-    return {
-        "counted": len(done) - warm, "begin": begin, "begin_cpu": begin_cpu, "end": end, "end_cpu": end_cpu, "frames": len(done),
-        "faces": faces, "peak_mb": peak_mb(), "others_share": others_share(machine, end_cpu - used, end - began),
-    }  # fmt: skip
+    return clock.record()
+
+
+class _Clock:
+    """When each frame was begun, and what the process and the machine used."""
+
+    def __init__(self) -> None:
+        self.begun: list[tuple[float, float]] = []
+        """Monotonic and CPU seconds."""
+        self.faces = 0
+        self._machine, self._at, self._used = machine_busy_s(), time.monotonic(), time.process_time()
+
+    def frame(self) -> None:
+        self.begun.append((time.monotonic(), time.process_time()))
+
+    def record(self) -> dict[str, Any]:
+        """Call it when the outputs are closed. ValueError without a frame."""
+        end, end_cpu, frames = time.monotonic(), time.process_time(), len(self.begun)
+        if not frames:
+            raise ValueError("not one frame came out")
+        warm = warm_up(frames)
+        begin, begin_cpu = self.begun[warm]
+        return {
+            "counted": frames - warm, "begin": begin, "begin_cpu": begin_cpu, "end": end, "end_cpu": end_cpu, "frames": frames,
+            "faces": self.faces, "peak_mb": peak_mb(), "others_share": others_share(self._machine, end_cpu - self._used, end - self._at),
+        }  # fmt: skip
 
 
 def _captured(clip: str) -> Iterator[np.ndarray]:

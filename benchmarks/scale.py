@@ -42,7 +42,8 @@ def _faces(base: Job, value: int, folder: Path, frames: int) -> Job:
 
 def _sources(base: Job, value: int, folder: Path, frames: int) -> Job:
     clip = _once(folder / "sources.mp4", frames)
-    return replace(base, clip=clip, sources=value, max_frames=max(frames // value, 12))  # so that each point decodes about as many
+    # Each point decodes about as many frames; a source never fewer than a few times the 12 that the tracker holds back.
+    return replace(base, clip=clip, sources=value, max_frames=max(frames // value, 40))
 
 
 def _resolution(base: Job, value: int, folder: Path, frames: int) -> Job:
@@ -71,7 +72,7 @@ def measure_scale(
     runs: int = 2, frames: int = 120, settings: dict[str, Any] | None = None, say: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:  # fmt: skip
     """`values`: other points for an axis. `frames` of each clip (sources: of all together)."""
-    unknown = [name for name in axes if name not in AXES]
+    unknown = [name for name in (*axes, *(values or {})) if name not in AXES]
     if unknown:
         raise UsageError(f"there is no axis {unknown[0]!r}; known: {', '.join(AXES)}")
     about = host.manifest()
@@ -91,6 +92,8 @@ def _measure(
     for value in points:
         if axis is AXES["resolution"] and value not in HEIGHTS:
             raise UsageError(f"resolution {value} is not known; known: {', '.join(map(str, HEIGHTS))}")
+        if axis is AXES["sources"] and value < 1:
+            raise UsageError(f"{value} sources show nothing; give 1 at least")
     say(f"{axis.title.lower()}: composing {len(points)} clips")
     jobs = {value: axis.job(base, value, folder, frames) for value in points}
     records: dict[int, list[dict[str, Any]]] = {value: [] for value in points}

@@ -10,17 +10,13 @@ minute, is not judged: models, arenas and caches fill. Exit code 1 when a verdic
 from __future__ import annotations
 
 import json
-import os
 import runpy
-import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, astuple, dataclass, fields
-from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -28,68 +24,25 @@ from typing import Any
 import click
 
 from benchmarks.child import BenchError
+from benchmarks.clips import long_clip
+from benchmarks.looks import MOST_MB_PER_MINUTE, Look, Verdict, growth, judged, said, settled_s, start, summary_of, watch
 from engines.errors import FerError, UsageError
 
-_MAIN = "from pipeline.cli import main; main()"
 _SETTINGS = {"live.backoff_s": 0.2, "live.backoff_max_s": 1.0, "detect.interval": 3}
 """The camera is found again soon; two cores keep the pace with room to spare."""
 _RATE = 15
-_START_S, _END_S = 300.0, 60.0
-_MOST_MB_PER_MINUTE = 1.0
-
-
-@dataclass(frozen=True)
-class Look:
-    """The process at one instant."""
-
-    t_s: float
-    """Seconds since the camera's first row."""
-    threads: int
-    sockets: int
-    files: int
-    """Open file descriptors, sockets among them."""
-    rss_mb: float
-    """Resident memory, MiB."""
-    anon_mb: float
-    """The part of it that no file stands behind: what can leak."""
-
-
-@dataclass(frozen=True)
-class Verdict:
-    what: str
-    value: str
-    allowed: str
-    ok: bool
-
-
-def look(pid: int, t_s: float) -> Look:
-    """Linux only. FileNotFoundError when the process is gone."""
-    process = Path("/proc") / str(pid)
-    status = dict(line.split(":", 1) for line in (process / "status").read_text().splitlines() if ":" in line)
-    targets = []
-    for link in (process / "fd").iterdir():
-        try:
-            targets.append(os.readlink(link))
-        except FileNotFoundError:  # closed meanwhile
-            continue
-    sockets = sum(target.startswith("socket:") for target in targets)
-    rss_mb, anon_mb = (round(int(status[name].split()[0]) / 1024, 2) for name in ("VmRSS", "RssAnon"))
-    return Look(round(t_s, 2), int(status["Threads"]), sockets, len(targets), rss_mb, anon_mb)
+_START_S = 300.0
 
 
 def judge(
     looks: Sequence[Look], restarts: Sequence[float], summary: dict[str, Any], camera_starts: int,
-    most_mb_per_minute: float = _MOST_MB_PER_MINUTE,
+    most_mb_per_minute: float = MOST_MB_PER_MINUTE,
 ) -> list[Verdict]:  # fmt: skip
     """`restarts`: when the camera was restarted, on the clock of the looks; `camera_starts`: how often its picture began.
 
-    Counts are compared between cycles of the camera, by the median of each one's second half, when it is back. Memory is the
-    slope of Theil and Sen (median of the slopes of all pairs of looks), which a few outliers don't move.
+    Counts are compared between cycles of the camera, by the median of each one's second half, when it is back.
     """
-    from scipy.stats import theilslopes
-
-    end = looks[-1].t_s
-    settled = min(60.0, end / 3)
+    end, settled = looks[-1].t_s, settled_s(looks)
     bounds = [0.0, *restarts, end + 1]
     cycles = [[one for one in looks if max(settled, (a + b) / 2) <= one.t_s < b] for a, b in pairwise(bounds)]
     verdicts = []
@@ -97,10 +50,7 @@ def judge(
         counts = [statistics.median_low([getattr(one, what) for one in cycle]) for cycle in cycles if cycle]
         told = "–".join(dict.fromkeys((str(min(counts)), str(max(counts)))))
         verdicts.append(Verdict(f"{what} in {len(counts)} cycles of the camera", told, "the same", min(counts) == max(counts)))
-    after = [one for one in looks if one.t_s >= settled]
-    slope, _, low, high = theilslopes([one.rss_mb for one in after], [one.t_s / 60 for one in after])
-    grows = f"{slope:+.2f} ({low:+.2f}…{high:+.2f}) MB a minute"
-    verdicts.append(Verdict(f"memory after {settled:.0f} s", grows, f"< {most_mb_per_minute:g}", bool(slope < most_mb_per_minute)))
+    verdicts.append(growth(looks, most_mb_per_minute))
     wrong = [name for name, one in summary["sources"].items() if one["decoded"] != one["shown"] + sum(one["dropped"].values())]
     shown = sum(one["shown"] for one in summary["sources"].values())
     verdicts.append(Verdict("ledger", f"{shown} shown, {len(wrong)} sources unbalanced", "0 unbalanced", not wrong and shown > 0))
@@ -110,7 +60,7 @@ def judge(
 
 
 def run_soak(
-    minutes: float, restart_s: float = 20.0, most_mb_per_minute: float = _MOST_MB_PER_MINUTE, say: Callable[[str], None] = lambda text: None
+    minutes: float, restart_s: float = 20.0, most_mb_per_minute: float = MOST_MB_PER_MINUTE, say: Callable[[str], None] = lambda text: None
 ) -> dict[str, Any]:
     """Runs and judges. BenchError when the run ended early or never began, UsageError where there can be no camera."""
     from benchmarks import host
@@ -120,31 +70,22 @@ def run_soak(
     with tempfile.TemporaryDirectory(prefix="fer-soak-") as name:
         folder = Path(name)
         say("composing two clips")
-        clips = [_clip(folder, faces, total_s + _START_S) for faces in (1, 2)]
+        clips = [str(long_clip(folder / f"{faces} faces.mp4", faces, total_s + _START_S, rate=_RATE)) for faces in (1, 2)]
         server, errors = server_class(), folder / "errors.txt"
         server.start()
-        with errors.open("w") as sink:
-            process = subprocess.Popen(_command([*clips, server.url()], folder / "rows"), stdout=subprocess.PIPE, stderr=sink, text=True)
+        process = start(_arguments([*clips, server.url()], folder / "rows"), errors)
         try:
             _wait_for_camera(process, folder / "rows", errors)
             say(f"{minutes:g} minutes of two files and a camera that is restarted every {restart_s:g} s")
             looks, restarts = _watch(process, server, total_s, restart_s, errors)
-            process.send_signal(signal.SIGINT)
-            try:
-                out, _ = process.communicate(timeout=_END_S)
-            except subprocess.TimeoutExpired:
-                raise BenchError(f"fer-stream did not end within {_END_S:.0f} s of SIGINT") from None
+            summary = summary_of(process, errors)
         finally:
             process.kill()
             server.kill()
-        if process.returncode:
-            raise BenchError(f"fer-stream ended with {process.returncode}: {errors.read_text().strip()[-300:]}")
-        summary, starts = json.loads(out.splitlines()[-1]), _camera_starts(folder / "rows")
+        starts = _camera_starts(folder / "rows")
     verdicts = judge(looks, restarts, summary, starts, most_mb_per_minute)
     return {
-        "bench": "soak", "minutes": minutes, "restart_s": restart_s, "ok": all(one.ok for one in verdicts),
-        "verdicts": [asdict(one) for one in verdicts], "restarts": restarts,
-        "curve": {"columns": [one.name for one in fields(Look)], "rows": [astuple(one) for one in looks]},
+        "bench": "soak", "minutes": minutes, "restart_s": restart_s, **judged(looks, verdicts), "restarts": restarts,
         "frames": summary["frames"], "host": host.manifest(),
     }  # fmt: skip
 
@@ -152,47 +93,21 @@ def run_soak(
 def _watch(
     process: subprocess.Popen[str], server: Any, total_s: float, restart_s: float, errors: Path
 ) -> tuple[list[Look], list[float]]:
-    began, looks, restarts = time.monotonic(), [], []
-    while (t_s := time.monotonic() - began) < total_s:
-        if process.poll() is not None:
-            raise BenchError(f"fer-stream ended after {t_s:.0f} s of {total_s:.0f}: {errors.read_text().strip()[-300:]}")
-        looks.append(look(process.pid, t_s))
+    looks, restarts = [], []
+    for one in watch(process, total_s, errors):
+        looks.append(one)
         due = (len(restarts) + 1) * restart_s
-        if t_s >= due and due <= total_s - restart_s:  # the last one has a whole cycle to come back in
-            restarts.append(round(t_s, 2))
+        if one.t_s >= due and due <= total_s - restart_s:  # the last one has a whole cycle to come back in
+            restarts.append(one.t_s)
             server.kill()
             server.start()
-        time.sleep(1 - (time.monotonic() - began) % 1)
     return looks, restarts
 
 
-def _command(sources: Sequence[str], rows: Path) -> list[str]:
+def _arguments(sources: Sequence[str], rows: Path) -> list[str]:
     parts = [part for source in sources for part in ("--source", source)]
     changes = [part for key, value in _SETTINGS.items() for part in ("--set", f"{key}={value}")]
-    return [sys.executable, "-c", _MAIN, *parts, "--realtime", "--events", f"{rows}/", "--json", "--quiet", *changes]
-
-
-def _clip(folder: Path, faces: int, seconds: float) -> str:
-    """Ten seconds of swaying portraits, again and again: packets are copied, so that length costs nothing."""
-    import av
-
-    from benchmarks.clips import compose_faces
-
-    short, long = folder / f"short{faces}.mp4", folder / f"{faces} faces.mp4"
-    compose_faces(short, faces, width=640, height=360, frames=10 * _RATE)
-    with av.open(str(short)) as source, av.open(str(long), "w") as out:
-        stream = out.add_stream_from_template(source.streams.video[0])
-        count = 0
-        while count < seconds * _RATE:
-            source.seek(0)
-            for packet in source.demux(video=0):
-                if packet.size:
-                    packet.stream, packet.time_base = stream, Fraction(1, _RATE)
-                    packet.pts = packet.dts = count
-                    packet.duration = 1
-                    out.mux(packet)
-                    count += 1
-    return str(long)
+    return [*parts, "--realtime", "--events", f"{rows}/", *changes]
 
 
 def _rows_of_camera(rows: Path) -> list[str]:
@@ -207,7 +122,7 @@ def _wait_for_camera(process: subprocess.Popen[str], rows: Path, errors: Path) -
     limit = time.monotonic() + _START_S
     while not (rows.is_dir() and _camera_starts(rows)):
         if process.poll() is not None or time.monotonic() > limit:
-            raise BenchError(f"fer-stream showed no picture of the camera within {_START_S:.0f} s: {errors.read_text().strip()[-300:]}")
+            raise BenchError(f"fer-stream showed no picture of the camera within {_START_S:.0f} s: {said(errors)}")
         time.sleep(0.2)
 
 
@@ -232,7 +147,7 @@ def plot(document: dict[str, Any], path: Path) -> None:
     columns = dict(zip(document["curve"]["columns"], zip(*document["curve"]["rows"], strict=True), strict=True))
     figure = Figure(figsize=(9, 6), layout="constrained")
     minutes = [t_s / 60 for t_s in columns["t_s"]]
-    for axes, (name, unit) in zip(figure.subplots(3, sharex=True), (("threads", ""), ("sockets", ""), ("rss_mb", "MiB")), strict=True):
+    for axes, (name, unit) in zip(figure.subplots(3, sharex=True), (("threads", ""), ("sockets", ""), ("rss_mb", "MB")), strict=True):
         axes.plot(minutes, columns[name], linewidth=1.5)
         for t_s in document["restarts"]:
             axes.axvline(t_s / 60, color="#e3e6ea", linewidth=1, zorder=0)
@@ -245,7 +160,7 @@ def plot(document: dict[str, Any], path: Path) -> None:
 @click.command()
 @click.option("--minutes", type=click.FloatRange(min=0.5), default=20.0, show_default=True)
 @click.option("--restart-s", type=click.FloatRange(min=5), default=20.0, show_default=True, help="Seconds between restarts of the camera.")
-@click.option("--most-mb-per-minute", type=float, default=_MOST_MB_PER_MINUTE, show_default=True, help="Growth of memory that is allowed.")
+@click.option("--most-mb-per-minute", type=float, default=MOST_MB_PER_MINUTE, show_default=True, help="Growth of memory that is allowed.")
 @click.option("--json", "as_json", is_flag=True, help="The document with the whole curve, the last line of standard output.")
 @click.option("--plot", "picture", type=click.Path(path_type=Path), help="Draw the curve (.png).")
 def main(minutes: float, restart_s: float, most_mb_per_minute: float, as_json: bool, picture: Path | None) -> None:

@@ -1,7 +1,8 @@
 """Searches settings for a goal and writes them as a configuration: one setting after the other, each against the best so far.
 
 A candidate and the best so far run in turn; it is taken only where the median of the rounds' ratios is better by more than the
-noise of those rounds, so that a busy machine ends with the defaults and not with chance.
+noise of those rounds, so that a busy machine ends with the defaults and not with chance. What an interval that was
+chosen changes in the rows is told as `quality`.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from benchmarks.child import run_in_child
 from benchmarks.clips import clip_of
 from benchmarks.job import Job, probe
 from benchmarks.measure import Spread, percentile, ratios, spread
+from benchmarks.quality import measure_quality
 from benchmarks.throughput import rate
 from engines.errors import UsageError
 from engines.select import cores
@@ -86,12 +88,15 @@ def tune(
                 if taken:
                     best = {**best, name: value}
         final = goal.score(_job(base, best))
+        quality = measure_quality(_job(base, best), say) if "detect.interval" in best else None  # nothing else changes rows
     reached = goal.told(final)
     said = f"{reached} with {', '.join(f'{k}={v}' for k, v in best.items()) or 'the defaults'}"
+    said += f"; {quality.sentence}" if quality else ""
     table = {"title": f"Tried, each against the best so far (goal: {goal.name})", "head": ["setting", "gain", ""], "rows": tried,
              "sentence": said}  # fmt: skip
     return {
         "bench": "tune", "schema": SCHEMA, "goal": goal.name, "wanted_fps": goal.fps, "best": best, "reached": reached, "met": final > 0,
+        "quality": quality.as_dict() if quality else None,
         "tables": [table], "plots": [], "settings": {"source": source, "outputs": outputs, "imgsz": imgsz, "runs": runs}, "host": about,
     }  # fmt: skip
 

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.child import BenchError, run_module
+
 from .conftest import FAST, bench
 
 
@@ -21,6 +23,9 @@ def test_rivals_that_cannot_run_are_left_out_and_say_why(clip: Path, capfd: pyte
     assert "--fer-python" in d["skipped"]["fer-haar"]
     if "script" in d["skipped"]:  # ultralytics is installed beside the run time on some machines, and then reads an empty checkpoint
         assert "script" in ran.err
+    assert d["quality"]["equal"]
+    assert (d["quality"]["face_f1"], d["quality"]["label_agreement"]) == (1.0, None)  # the fake detector sees no face
+    assert "Event quality" in ran.err
     assert set(d["compared"]) | set(d["skipped"]) == {"fer-stream", "script", "fer-haar"}
 
 
@@ -28,3 +33,11 @@ def test_a_rival_that_does_not_exist_is_one_sentence(capfd: pytest.CaptureFixtur
     ran = bench(capfd, "compare", "--rival", "magic")
     assert ran.code == 2
     assert "'magic'" in ran.err
+
+
+def test_a_rival_that_crashes_says_so_and_not_what_it_wrote_before(tmp_path: Path) -> None:
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\necho 'no CUDA here' >&2\nkill -SEGV $$\n")
+    python.chmod(0o755)
+    with pytest.raises(BenchError, match="the rival x crashed: Segmentation fault"):
+        run_module("benchmarks.rivals", [], "rival x", str(python))

@@ -58,8 +58,12 @@ def test_points_are_told_as_shares_of_the_first(tmp_path: Path, capfd: pytest.Ca
 
 
 @pytest.mark.parametrize(
-    "arguments", [("--axis", "colour"), ("--values", "faces=many"), ("--axis", "resolution", "--values", "resolution=99")]
-)
+    "arguments",
+    [
+        ("--axis", "colour"), ("--values", "faces=many"), ("--values", "colour=1"),
+        ("--axis", "resolution", "--values", "resolution=99"), ("--axis", "sources", "--values", "sources=0"),
+    ],
+)  # fmt: skip
 def test_what_makes_no_sense_is_one_sentence(arguments: tuple[str, ...], capfd: pytest.CaptureFixture[str]) -> None:
     ran = bench(capfd, "scale", *arguments)
     assert ran.code == 2

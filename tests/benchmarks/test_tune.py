@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import tune
+from benchmarks.job import Job
+from benchmarks.quality import event_quality
 from benchmarks.tune import Goal, candidates, write_config
 from pipeline.config import load_config
 
@@ -21,6 +24,21 @@ def test_a_goal_is_told_in_its_own_unit() -> None:
     assert Goal("fps").told(41.26) == "41.3 FPS"
     assert Goal("latency", 30).told(20.0) == "age p95 50 ms"
     assert Goal("latency", 30).told(0.0) == "missed"
+
+
+@pytest.mark.parametrize(("intervals", "best"), [((1, 2, 3), {"detect.interval": 3}), ((), {})])
+def test_what_a_chosen_interval_costs_is_told(
+    intervals: tuple[int, ...], best: dict[str, int], clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ran(job: Job) -> dict[str, float]:
+        return {"counted": 30 * job.interval, "begin": 0.0, "end": 1.0, "begin_cpu": 0.0, "end_cpu": 1.0}
+
+    monkeypatch.setattr(tune, "run_in_child", ran)
+    monkeypatch.setattr(tune, "measure_quality", lambda job, say: event_quality([], []))
+    document = tune.tune(source=str(clip), goal=Goal("fps"), intervals=intervals, runs=2)
+    assert document["best"] == best
+    assert (document["quality"] is None) == (not best)
+    assert ("equal event quality" in document["tables"][0]["sentence"]) == bool(best)
 
 
 def test_what_is_written_is_a_configuration(tmp_path: Path) -> None:
