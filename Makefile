@@ -2,8 +2,11 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+TRAIN := .venv-train
+NEEDS_TORCH := tests/trainer tests/engines/test_torch_program.py tests/engines/test_torch_options.py tests/engines/test_batches.py \
+	tests/engines/test_backends.py tests/engines/test_cli.py tests/pipeline/test_unsafe_pickle.py
 
-.PHONY: demo test lint bench soak clean
+.PHONY: demo test test-train lint bench soak clean
 
 demo: $(VENV)/.demo
 	@mkdir -p out
@@ -12,6 +15,10 @@ demo: $(VENV)/.demo
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -q
+
+# What `make test` skips, for it installs no torch (gigabytes): how models are made, and torch as a back-end.
+test-train: $(TRAIN)/.train
+	$(TRAIN)/bin/python -m pytest -q $(NEEDS_TORCH)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -26,11 +33,11 @@ soak: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.soak --minutes 20 --plot out/soak.png
 
 clean:
-	rm -rf $(VENV) out build *.egg-info
+	rm -rf $(VENV) $(TRAIN) out build *.egg-info
 
-$(BIN)/python:
+$(BIN)/python $(TRAIN)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit("fer-stream needs Python 3.11 or newer, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $(@D:/bin=)
 
 # The stamps hold the extras that are installed; a changed pyproject.toml installs again.
 $(VENV)/.demo: pyproject.toml | $(BIN)/python
@@ -40,3 +47,7 @@ $(VENV)/.demo: pyproject.toml | $(BIN)/python
 $(VENV)/.dev: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]"
 	@touch $@ $(VENV)/.demo
+
+$(TRAIN)/.train: pyproject.toml | $(TRAIN)/bin/python
+	$(TRAIN)/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[train]" pytest pytest-timeout hypothesis
+	@touch $@

@@ -9,13 +9,15 @@ import click
 
 from engines.errors import FerError, UsageError
 from trainer.inspect import data_group
+from trainer.kaggle import DataPath
 from trainer.report_cli import evaluate_command
 
 _RECIPES = Path(__file__).resolve().parents[1] / "configs" / "train"
 _MODELS = Path(__file__).resolve().parents[1] / "engines" / "models"
 
 _PATH = click.Path(path_type=Path)
-_data = click.option("--data", type=_PATH, required=True, help="fer2013.npz, Kaggle's CSV, or a folder of class folders.")
+_WHAT = "fer2013.npz, Kaggle's CSV, a folder of class folders, or kaggle:OWNER/NAME."
+_data = click.option("--data", type=DataPath(), required=True, help=_WHAT)
 _faces = click.option("--data", type=_PATH, required=True, help="*train*.tar and *val*.tar, or images/{train,val} with labels beside.")
 _run = click.option("--run", type=_PATH, help="Folder of the run. Default: $FER_RUNS/RECIPE, else ~/.cache/fer-runs/RECIPE.")
 _set = click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change a key of the recipe: --set loss.focal_gamma=2.")
@@ -214,39 +216,42 @@ def export_detector(run: Path, data: Path, conf: float | None, name: str) -> Non
 
 @cli.command()
 @click.argument("name", type=click.Choice(["emotion_cnn", "yolo11n_face"]))
-@click.option("--data", type=click.Path(path_type=Path), required=True, help="What the model is trained on (see train, detector train).")
-@click.option("--start", type=click.Path(path_type=Path), help="The detector's start, an Ultralytics checkpoint.")
-def reproduce(name: str, data: Path, start: Path | None) -> None:
+@click.option("--data", type=DataPath(), required=True, help="What the model is trained on (see train, detector train).")
+@click.option("--start", type=_PATH, help="The detector's start, an Ultralytics checkpoint.")
+@_epochs
+@click.option("--limit", type=click.IntRange(8), help="Train the classifier on so many faces only.")
+@_set
+@click.option("--output", type=_PATH, help="Folder for the model and its runs, instead of engines/models and $FER_RUNS.")
+def reproduce(
+    name: str, data: Path, start: Path | None, epochs: int | None, limit: int | None, changes: tuple[str, ...], output: Path | None
+) -> None:
     """The whole chain from data to the shipped artefact NAME: teachers first, then the model, then its export.
+
+    What was changed (--epochs, --limit, --set) is not what ships, so it goes to a folder of its own (--output).
 
     \b
     Examples:
       fer-train reproduce emotion_cnn --data fer2013.npz
       fer-train reproduce yolo11n_face --data faces/ --start yolo11n_face.pt
+      fer-train reproduce emotion_cnn --data fer2013.npz --epochs 1 --limit 512 --output out/small
     """
     from rich.console import Console
 
-    console = Console(stderr=True)
+    from trainer.recipes import runs_folder
+    from trainer.reproduce import reproduce_classifier, reproduce_detector
+
+    if (epochs or limit or changes) and output is None:
+        raise UsageError("a changed chain does not make the model that ships; give a folder for what it makes with --output")
+    if limit and name == "yolo11n_face":
+        raise UsageError("--limit counts the classifier's faces; a share of the detector's pictures is --set fraction=0.1")
+    models, runs = (output, output / "runs") if output else (_MODELS, runs_folder())
+    models.mkdir(parents=True, exist_ok=True)
     if name == "yolo11n_face":
-        from trainer import detector as detectors
-        from trainer.detector_score import export_detector as write_detector
-
-        if start is None:
-            raise UsageError("the detector is fine-tuned: give the checkpoint that it starts from with --start")
-        run = _folder(name)
-        detectors.train_detector(detectors.load_detector_recipe(recipe_path(name), ()), start, data, run, console)
-        write_detector(run, data, _MODELS)
-        return
-    from trainer.export import export as write
-    from trainer.loop import train as run_training
-    from trainer.recipes import load_recipe
-
-    recipe = load_recipe(recipe_path(name))
-    for teacher in recipe.distill.teachers:
-        if not Path(teacher).expanduser().is_dir():
-            run_training(load_recipe(recipe_path(teacher)), data, _folder(teacher), console)
-    run_training(recipe, data, _folder(name), console)
-    write(_folder(name), data, _MODELS, name)
+        found = reproduce_detector(name, recipe_path, data, start, runs, models, Console(stderr=True), changes, epochs)
+    else:
+        found = reproduce_classifier(name, recipe_path, data, runs, models, Console(stderr=True), changes, epochs, limit)
+    for key, value in found.items():
+        click.echo(f"{key:44s} {value}")
 
 
 def recipe_path(text: str) -> Path:

@@ -42,10 +42,11 @@ _SPELLINGS = {
     "neutral": ("neutral",),
 }
 _CLASS = {spelling: label for label, spellings in _SPELLINGS.items() for spelling in spellings}
-_SPLIT_FOLDERS = {"train": "Training", "training": "Training", "test": "PublicTest"} | dict.fromkeys(
-    ("val", "valid", "validation", "publictest"), "PublicTest"
+SPLIT_FOLDERS = {"train": "Training", "training": "Training", "privatetest": "PrivateTest"} | dict.fromkeys(
+    ("test", "val", "valid", "validation", "publictest"), "PublicTest"
 )
-_SPLIT_FOLDERS["privatetest"] = "PrivateTest"
+"""Names of folders in lower case -> the split that they hold."""
+
 _PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".pgm", ".ppm"}
 _SIDE = 48
 
@@ -195,7 +196,7 @@ def _text(path: Path) -> Iterator[TextIO]:
 def _folder(path: Path, size: int, colour: str) -> Rows:
     """`train/<class>/…` beside `test|val/<class>/…`, or `<class>/…` alone. Where both val and test stand, test is PrivateTest."""
     folders = _folders(path)
-    splits = {folder: _SPLIT_FOLDERS[folder.name.lower()] for folder in folders if folder.name.lower() in _SPLIT_FOLDERS}
+    splits = {folder: SPLIT_FOLDERS[folder.name.lower()] for folder in folders if folder.name.lower() in SPLIT_FOLDERS}
     if sorted(splits.values()).count("PublicTest") > 1:
         splits |= {folder: "PrivateTest" for folder in splits if folder.name.lower() == "test"}
     stray = sorted(folder.name for folder in folders if folder not in splits)

@@ -75,9 +75,12 @@ def train_detector(recipe: DetectorRecipe, start: Path, data: Path, run: Path, c
     dataset.write_text(yaml.safe_dump({"path": str(faces_folder(data, run)), **{s: f"images/{s}" for s in _SPLITS}, "names": ["face"]}))
     last = last_checkpoint(run)
 
+    from trainer.precision import cpu_has_bf16
+
     # Its trainer refuses bf16 off CUDA, and `amp=True` means fp16 there: the context manager is the one place to say otherwise.
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    ultralytics_trainer.autocast = lambda *_, **__: torch.autocast(device, dtype=torch.bfloat16)
+    halves = device == "cuda" or cpu_has_bf16()
+    ultralytics_trainer.autocast = lambda *_, **__: torch.autocast(device, dtype=torch.bfloat16, enabled=halves)
 
     def on_start(trainer: object) -> None:
         torch.set_num_threads(cores())

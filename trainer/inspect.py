@@ -15,6 +15,7 @@ import click
 
 from engines.contract import LABELS
 from engines.errors import UsageError
+from trainer.kaggle import DataPath
 
 if TYPE_CHECKING:
     from trainer.data_sources import Rows
@@ -132,7 +133,7 @@ data_group = click.Group("data", help="Look at training data.")
 
 
 @data_group.command("inspect")
-@click.argument("path", type=click.Path(path_type=Path))
+@click.argument("path", type=DataPath())
 @click.option("--votes", type=click.Path(path_type=Path), help="FER+ votes for a CSV, joined by row: Microsoft's fer2013new.csv.")
 @click.option("--picture", type=click.Path(path_type=Path), metavar="FILE.png", help="Write sample faces, a row per class.")
 @click.option("--near", is_flag=True, help="Count near-duplicates too: another brightness or encoding of the same picture.")
@@ -141,13 +142,14 @@ def inspect_command(path: Path, votes: Path | None, picture: Path | None, near: 
     """Count classes, duplicates and disagreements in PATH before training on it.
 
     PATH is FER2013 as Kaggle's CSV (plain, .gz or .zip), the .npz with FER+ votes, or a folder of pictures:
-    train/CLASS/… beside test/CLASS/… or val/CLASS/…, or CLASS/… alone.
+    train/CLASS/… beside test/CLASS/… or val/CLASS/…, or CLASS/… alone; or kaggle:OWNER/NAME, fetched where the network allows.
 
     \b
     Examples:
       fer-train data inspect fer2013.csv
       fer-train data inspect fer2013.csv.gz --votes fer2013new.csv
       fer-train data inspect faces/ --picture samples.png --near
+      fer-train data inspect kaggle:msambare/fer2013
       fer-train data inspect fer2013.npz --json | jq .splits.Training.weights
     """
     found = inspect_data(path, picture, votes=votes, near=near)

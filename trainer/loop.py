@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from engines.contract import HEADS
+from engines.errors import UsageError
 from engines.select import cores
 from trainer.augment import mix, planes, random_views
 from trainer.checkpoint import network_of, save
@@ -29,6 +30,7 @@ from trainer.distill import Teachers, load_unlabelled
 from trainer.evaluate import evaluate_model
 from trainer.losses import smoothed, soft_loss
 from trainer.models import Ema, build_model, parameters
+from trainer.precision import chosen
 from trainer.recipes import Recipe
 
 
@@ -48,7 +50,7 @@ class Progressed:
 
 def train(recipe: Recipe, data: Path, run: Path, console: Console, limit: int | None = None) -> dict:
     """Train to the end of the recipe, from the last checkpoint in `run` where there is one; returns the best epoch's metrics."""
-    fabric = Fabric(accelerator="auto", devices="auto" if torch.cuda.is_available() else 1, precision=_precision(recipe))
+    fabric = Fabric(accelerator="auto", devices="auto" if torch.cuda.is_available() else 1, precision=chosen(recipe.precision))
     fabric.launch()
     torch.set_num_threads(max(1, cores() // fabric.world_size))  # what taskset leaves us
     torch.manual_seed(recipe.seed)
@@ -68,23 +70,26 @@ def train(recipe: Recipe, data: Path, run: Path, console: Console, limit: int | 
     steps = max(1, len(faces) // recipe.batch)
     learned = sum(p.numel() for p in bare.parameters() if p.requires_grad)
     network = f"{parameters(bare):,} parameters ({learned:,} learn)"
-    console.print(f"{len(faces)} faces, {network}, {steps} steps an epoch, {_precision(recipe)} on {fabric.device}")
+    console.print(f"{len(faces)} faces, {network}, {steps} steps an epoch, {chosen(recipe.precision)} on {fabric.device}")
 
     run.mkdir(parents=True, exist_ok=True)
-    (run / "recipe.json").write_text(recipe.model_dump_json(indent=2))
     checkpoint = run / "last.ckpt"
     if checkpoint.exists():
         saved = torch.load(checkpoint, weights_only=True, map_location=fabric.device)
-        bare.load_state_dict(saved["model"])
-        optimizer.load_state_dict(saved["optimizer"])
+        try:
+            bare.load_state_dict(saved["model"])
+            optimizer.load_state_dict(saved["optimizer"])
+        except (RuntimeError, ValueError) as error:
+            raise UsageError(f"{run} holds a run of another network; give another folder with --run, or delete it") from error
         ema.shadow, first, metrics, state = saved["ema"], saved["epoch"], saved["metrics"], Progressed(**saved["progressed"])
         console.print(f"resumed after epoch {first} from {checkpoint}")
+    (run / "recipe.json").write_text(recipe.model_dump_json(indent=2))
 
     for epoch in range(first, recipe.epochs):
         if recipe.patience and state.since >= recipe.patience:
             console.print(f"no better score in {recipe.patience} epochs: stopped after epoch {epoch}")
             break
-        began = time.monotonic()
+        began, cpu_began = time.monotonic(), time.process_time()
         generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + epoch)
         torch.manual_seed(recipe.seed * 1_000_003 + epoch)  # dropout
         order = torch.randperm(len(faces), generator=generator)
@@ -117,7 +122,8 @@ def train(recipe: Recipe, data: Path, run: Path, console: Console, limit: int | 
                 losses += loss.item()
                 progress.update(bar, advance=1, loss=f"loss {losses / (step + 1):.3f}")
         metrics = evaluate_model(network_of(recipe, ema.shadow).to(memory_format=torch.channels_last), validation, recipe.input_size)
-        metrics |= {"epoch": epoch + 1, "loss": losses / steps, "seconds": time.monotonic() - began}
+        metrics |= {"epoch": epoch + 1, "loss": losses / steps}
+        metrics |= {"seconds": time.monotonic() - began, "cpu_s": time.process_time() - cpu_began}
         better = advance(state, metrics, recipe)
         if fabric.is_global_zero:
             saved = {"model": bare.state_dict(), "optimizer": optimizer.state_dict(), "ema": ema.shadow, "epoch": epoch + 1}
@@ -223,12 +229,6 @@ def train_mode(model: nn.Module, bare: nn.Module) -> None:
         own = list(module.parameters())
         if own and not any(p.requires_grad for p in own):
             module.eval()
-
-
-def _precision(recipe: Recipe) -> str:
-    if recipe.precision != "auto":
-        return recipe.precision
-    return "16-mixed" if torch.cuda.is_available() else "bf16-mixed"
 
 
 def _record(run: Path, console: Console, metrics: dict) -> None:

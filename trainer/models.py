@@ -192,12 +192,17 @@ def _in_package(name: str) -> Path:
 
 
 def _freeze(net: nn.Module, blocks: int) -> None:
-    """Only the heads and the last `blocks` blocks of the backbone learn; a block is an entry of its longest sequence of layers."""
+    """Only the heads and the last `blocks` blocks of the backbone learn.
+
+    A block is an entry of the longest sequence of layers that holds most of the backbone, or else a layer of the backbone itself (ResNets,
+    GoogLeNet: their sequences are stages and branches).
+    """
     for parameter in net.backbone.parameters():
         parameter.requires_grad_(False)
     sequences = [m for m in net.backbone.modules() if isinstance(m, nn.Sequential | nn.ModuleList)]
-    trunk = max(sequences or [nn.Sequential(*net.backbone.children())], key=len)
-    for block in list(trunk.children())[len(trunk) - blocks :] if blocks else []:
+    trunks = [m for m in sequences if 5 * parameters(m) >= 4 * parameters(net.backbone)]
+    trunk = [block for block in max(trunks, key=len, default=net.backbone).children() if parameters(block)]
+    for block in trunk[len(trunk) - blocks :] if blocks else []:
         for parameter in block.parameters():
             parameter.requires_grad_(True)
 

@@ -115,7 +115,7 @@ class Recipe(_Part):
     patience: int | None = Field(None, ge=1, description="stop after so many epochs without a better score; the best one counts")
     batch: int = Field(128, ge=2)
     ema: float = Field(0.998, ge=0, lt=1, description="decay of the averaged weights; 0 takes the last ones")
-    precision: str = Field("auto", description="Fabric's: bf16-mixed, 16-mixed, 32-true; auto is bf16-mixed on CPU, 16-mixed on CUDA")
+    precision: str = Field("auto", description="Fabric's; auto: 16-mixed on CUDA, bf16-mixed on a CPU that has bf16, 32-true on others")
     seed: int = 1
 
 

@@ -19,6 +19,7 @@ from rich.console import Console
 from tiny_yolo import TINY
 
 from engines.errors import UsageError
+from trainer import precision
 from trainer.detector import DetectorRecipe, last_checkpoint, train_detector
 from trainer.detector_score import export_detector, score_detectors
 
@@ -95,3 +96,17 @@ def test_what_is_missing_is_one_sentence(pictures: Path, start: Path, tmp_path: 
         train_detector(RECIPE, tmp_path / "none.pt", pictures, tmp_path / "run", Console(file=io.StringIO()))
     with pytest.raises(UsageError, match="holds no face images"):
         train_detector(RECIPE, start, tmp_path, tmp_path / "run", Console(file=io.StringIO()))
+
+
+@pytest.mark.parametrize("has", [True, False])
+def test_autocast_is_on_where_the_cpu_has_bf16(
+    has: bool, pictures: Path, start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ultralytics.engine.trainer as ultralytics_trainer
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(precision, "cpu_has_bf16", lambda: has)
+    monkeypatch.setattr(ultralytics_trainer, "autocast", ultralytics_trainer.autocast)  # is put back afterwards
+    train_detector(RECIPE.model_copy(update={"epochs": 1}), start, pictures, tmp_path, Console(file=io.StringIO()))
+    with ultralytics_trainer.autocast():
+        assert torch.is_autocast_enabled("cpu") is has

@@ -18,6 +18,7 @@ from drawn_faces import drawn_face
 from rich.console import Console
 
 from engines.errors import UsageError
+from trainer import precision
 from trainer.augment import centre, mix, random_views
 from trainer.checkpoint import load_run
 from trainer.data import FaceSet
@@ -204,3 +205,36 @@ def test_plateau_falls_after_its_patience_and_waits_anew() -> None:
     assert falls == [1, 1, 0.5, 0.5, 0.25, 0.25]
     assert state.best == 0.6
     assert state.since == 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ({"avx512_bf16": True, "amx_bf16": False}, "bf16-mixed"),
+        ({"bf16": True}, "bf16-mixed"),
+        ({"avx512_f": True, "avx512_bf16": False, "amx_bf16": False}, "32-true"),
+        ({}, "32-true"),
+    ],
+)
+def test_a_cpu_that_would_emulate_bf16_trains_in_float32(flags: dict, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: flags, raising=False)
+    assert precision.chosen("auto") == expected
+    assert precision.chosen("bf16-true") == "bf16-true"
+
+
+@pytest.mark.parametrize(("has", "said"), [(True, "bf16-mixed on cpu"), (False, "32-true on cpu")])
+def test_the_loop_says_in_what_it_computes(has: bool, said: str, drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(precision, "cpu_has_bf16", lambda: has)
+    console = Console(file=io.StringIO(), width=200)
+    train(load_recipe(FOLDER / "emotion_cnn.yaml", [*SMALL, "epochs=1"]), drawn, tmp_path, console, 16)
+    assert said in console.file.getvalue()
+
+
+def test_a_run_of_another_network_is_refused_and_kept(drawn: Path, tmp_path: Path) -> None:
+    train(load_recipe(FOLDER / "emotion_cnn.yaml", [*SMALL, "epochs=1"]), drawn, tmp_path, quiet(), 16)
+    before = (tmp_path / "recipe.json").read_text()
+    with pytest.raises(UsageError, match="another network"):
+        train(load_recipe(FOLDER / "emotion_cnn.yaml", [*SMALL, "model.widths=[8, 24]"]), drawn, tmp_path, quiet(), 16)
+    assert (tmp_path / "recipe.json").read_text() == before
