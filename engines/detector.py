@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
 from engines import fit, manifest, select
-from engines.backends.base import Backend, fill_all
+from engines.backends.base import Backend
 from engines.contract import DetectorContract
 from engines.errors import EngineError, ModelError, UsageError
 from engines.onnx_file import read_onnx
@@ -77,14 +77,11 @@ class Detector:
         check_image(images, "detect")
         return self._detect([images])[0]
 
-    def infer(
-        self, batch: np.ndarray, floor: float | None = None, fill: Callable[[int], None] | None = None
-    ) -> list[tuple[np.ndarray, np.ndarray]]:
+    def infer(self, batch: np.ndarray, floor: float | None = None) -> list[tuple[np.ndarray, np.ndarray]]:
         """(N, H, W, 3) uint8 RGB, letterboxed -> per image ((K, 4) float32 xyxy in input pixels, (K,) float32 confidence).
 
-        After NMS, best first, at most 1,000 each. `floor` is the lowest score returned. `fill(i)` is called before image i of the
-        batch is looked at, and may still write it: where the backend can, those before it are worked on meanwhile. H and W are
-        multiples of the contract's stride. Raises UsageError for another shape or type, EngineError where the backend fails.
+        After NMS, best first, at most 1,000 each. `floor` is the lowest score returned. H and W are multiples of the
+        contract's stride. Raises UsageError for another shape or type, EngineError where the backend fails.
         """
         stride = self.contract.stride
         if not isinstance(batch, np.ndarray) or batch.dtype != np.uint8 or batch.ndim != 4 or batch.shape[3] != 3:
@@ -94,7 +91,7 @@ class Detector:
             raise UsageError(f"infer expected sides that are multiples of {stride}, got {batch.shape[2]}×{batch.shape[1]}; use letterbox()")
         if len(batch) == 0:
             return []
-        return self._infer(batch, self.floor if floor is None else _fraction("floor", floor), fill)
+        return self._infer(batch, self.floor if floor is None else _fraction("floor", floor))
 
     def close(self) -> None:
         """Frees the model; idempotent."""
@@ -119,17 +116,12 @@ class Detector:
                     found[i] = sv.Detections(boxes[real], confidence=confidence[real], class_id=np.zeros(int(real.sum()), int))
         return found
 
-    def _infer(
-        self, batch: np.ndarray, floor: float, fill: Callable[[int], None] | None = None
-    ) -> list[tuple[np.ndarray, np.ndarray]]:
-        meanwhile = {"fill": fill} if fill and self._float is None and getattr(self._engine, "overlaps", False) else {}
-        if not meanwhile:
-            fill_all(len(batch), fill)
+    def _infer(self, batch: np.ndarray, floor: float) -> list[tuple[np.ndarray, np.ndarray]]:
         if self._channels_first:
             batch = batch.transpose(0, 3, 1, 2)
         if self._float is not None:
             batch = batch.astype(self._float) / self._float(255)
-        raw = self._engine.infer([batch], **meanwhile)[0]
+        raw = self._engine.infer([batch])[0]
         if raw.ndim != 3 or raw.shape[1] != 5:
             raise ModelError(f"{self.name} answers {raw.shape}; expected {_WANTED}")
         return [self._decode(one, floor) for one in raw]
@@ -167,10 +159,7 @@ class YunetDetector(Detector):
     def _layout(self) -> None:
         self._fixed = None
 
-    def _infer(
-        self, batch: np.ndarray, floor: float, fill: Callable[[int], None] | None = None
-    ) -> list[tuple[np.ndarray, np.ndarray]]:
-        fill_all(len(batch), fill)
+    def _infer(self, batch: np.ndarray, floor: float) -> list[tuple[np.ndarray, np.ndarray]]:
         return self._engine.find(batch, floor, self.iou)  # type: ignore[attr-defined]
 
 

@@ -48,20 +48,13 @@ class Backend(Protocol):
     def infer(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
         """One array per input, axis 0 the batch -> one array per output, owned by the caller.
 
-        Raises EngineError where the runtime fails or the shapes do not fit, or after close(). A backend with `overlaps = True` also
-        takes `fill`: called with i just before sample i is read, it may still write that, while the samples before it are being run.
+        Raises EngineError where the runtime fails or the shapes do not fit, or after close().
         """
         ...
 
     def close(self) -> None:
         """Frees what was opened; idempotent."""
         ...
-
-
-def fill_all(count: int, fill: Callable[[int], None] | None) -> None:
-    """Has all samples written before any is run."""
-    for i in range(count if fill else 0):
-        fill(i)  # type: ignore[misc]
 
 
 LARGE_SAMPLE = 50_000

@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 
-from engines.backends.base import LARGE_SAMPLE, TensorSpec, fill_all, in_parts, small_batch
+from engines.backends.base import LARGE_SAMPLE, TensorSpec, in_parts, small_batch
 from engines.errors import EngineError, ModelError, UsageError
 
 _COMPILED_SHAPES = 12
@@ -53,7 +53,6 @@ class OpenVinoBackend:
 
     name = "openvino"
     device = "cpu"
-    overlaps = True
 
     def __init__(self, model: Any, core: Any, config: dict[str, Any], path: Path, requests: int = 1) -> None:
         self._model, self._core, self._config, self._path, self._side_by_side = model, core, config, path, requests
@@ -87,17 +86,17 @@ class OpenVinoBackend:
         except Exception as error:  # openvino raises RuntimeError and its own kinds
             raise ModelError(f"OpenVINO cannot read {path} ({_first_line(error)}); give a valid .onnx or OpenVINO .xml") from error
 
-    def infer(self, arrays: Sequence[np.ndarray], fill: Callable[[int], None] | None = None) -> list[np.ndarray]:
+    def infer(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
         if len(arrays) != len(self.inputs):
             raise EngineError(f"{self._path.name} takes {len(self.inputs)} inputs, got {len(arrays)} arrays")
         if len(arrays[0]) == 0:
             raise EngineError(f"{self._path.name} was given an empty batch")
         fixed = self.inputs[0].shape[0] if self.inputs[0].shape else None
-        large = arrays[0][0].size >= LARGE_SAMPLE
-        if large and self._side_by_side > 1 and (fixed or 1) == 1:
-            return self._run_side_by_side(arrays, fill)
-        fill_all(len(arrays[0]), fill)
-        return in_parts(self._run, arrays, fixed or (1 if large else small_batch(arrays[0], _LARGEST_BATCH)))
+        if arrays[0][0].size < LARGE_SAMPLE:
+            return in_parts(self._run, arrays, fixed or small_batch(arrays[0], _LARGEST_BATCH))
+        if self._side_by_side == 1 or (fixed or 1) > 1:
+            return in_parts(self._run, arrays, fixed or 1)
+        return self._run_side_by_side(arrays)
 
     def close(self) -> None:
         with self._lock:
@@ -114,27 +113,24 @@ class OpenVinoBackend:
         except Exception as error:
             raise EngineError(f"OpenVINO failed on {self._path.name}: {_first_line(error)}") from error
 
-    def _run_side_by_side(self, arrays: Sequence[np.ndarray], fill: Callable[[int], None] | None) -> list[np.ndarray]:
+    def _run_side_by_side(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
         """A ring: each request takes the next picture as soon as its answer is read, so that none waits for its neighbours."""
         requests, lock = self._requests(tuple((1, *a.shape[1:]) for a in arrays))
         rows = []
         count = len(arrays[0])
-        samples = []  # held until the answers are there: inputs are shared, not copied
-        with lock:
-            for i in range(count + len(requests)):
-                if i < count:
-                    if fill:
-                        fill(i)
-                    samples.append([np.ascontiguousarray(a[i : i + 1]) for a in arrays])
-                request = requests[i % len(requests)]
-                try:
+        # Held until the answer is there: inputs are shared, not copied.
+        samples = [[np.ascontiguousarray(a[i : i + 1]) for a in arrays] for i in range(count)]
+        try:
+            with lock:
+                for i in range(count + len(requests)):
+                    request = requests[i % len(requests)]
                     if len(requests) <= i:
                         request.wait()
                         rows.append(self._answers(request))
                     if i < count:
                         request.start_async(dict(enumerate(samples[i])), share_inputs=True)
-                except Exception as error:
-                    raise EngineError(f"OpenVINO failed on {self._path.name}: {_first_line(error)}") from error
+        except Exception as error:
+            raise EngineError(f"OpenVINO failed on {self._path.name}: {_first_line(error)}") from error
         return [np.concatenate(column) for column in zip(*rows, strict=True)]
 
     def _answers(self, request: Any) -> list[np.ndarray]:

@@ -52,7 +52,10 @@ class Detect:
                 geometry = self._detector.geometry(frame.width, frame.height)
                 groups[geometry.input_height, geometry.input_width].append((frame, geometry))
         for (height, width), members in groups.items():
-            for (frame, geometry), (xyxy, confidence) in zip(members, self._infer(members, height, width), strict=True):
+            inputs = np.full((len(members), height, width, 3), FILL, np.uint8)
+            for row, (frame, geometry) in zip(inputs, members, strict=True):
+                self._scale_into(row, frame, geometry)
+            for (frame, geometry), (xyxy, confidence) in zip(members, self._detector.infer(inputs, floor=self._lowest), strict=True):
                 found = self._faces(xyxy, confidence, frame, geometry)
                 frame.faces, frame.hidden = found[found.confidence >= self._floor], found.xyxy
         for ended in batch.ended:
@@ -61,15 +64,6 @@ class Detect:
 
     def close(self) -> None:
         self._scalers.clear()
-
-    def _infer(self, members: list[tuple[Frame, LetterboxGeometry]], height: int, width: int) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Pictures of one input size; each is scaled while those before it are looked at."""
-        inputs = np.full((len(members), height, width, 3), FILL, np.uint8)
-
-        def scale(i: int) -> None:
-            self._scale_into(inputs[i], *members[i])
-
-        return self._detector.infer(inputs, self._lowest, scale)
 
     def _scale_into(self, row: np.ndarray, frame: Frame, geometry: LetterboxGeometry) -> None:
         """Scale the decoded picture into its place in the letterbox, (H, W, 3) uint8 RGB."""

@@ -75,27 +75,6 @@ def test_pictures_side_by_side_are_as_one_by_one_also_from_three_threads(request
     assert not wrong
 
 
-@pytest.mark.parametrize(("backend", "requests"), [("openvino", 1), ("openvino", 2), ("onnxruntime", 1)])
-def test_pictures_may_be_written_until_they_are_looked_at(backend, requests):
-    if not select.installed(backend):
-        pytest.skip(f"needs the extra {backend}")
-    pictures = np.random.default_rng(8).integers(0, 255, (5, 96, 160, 3), dtype=np.uint8)
-    one = load_detector(backend=backend, device="cpu", requests=requests, floor=0.001)
-    batch, asked = np.zeros_like(pictures), []
-
-    def fill(i: int) -> None:
-        asked.append(i)
-        batch[i] = pictures[i]
-
-    for (boxes, scores), (wanted, their_scores) in zip(one.infer(batch, fill=fill), one.infer(pictures), strict=True):
-        assert len(boxes)
-        assert np.array_equal(boxes, wanted)
-        assert np.array_equal(scores, their_scores)
-    assert asked == [0, 1, 2, 3, 4]
-    with pytest.raises(ZeroDivisionError):  # what it raises is not the backend's
-        one.infer(batch, fill=lambda i: 1 // 0)
-
-
 def test_two_engines_in_two_threads(case, faces):
     backend, model = case
     engines = [load_classifier(model, head=head, backend=backend, device="cpu", threads=1) for head in ("crowd", "fer2013")]
