@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import shutil
+import signal
 import subprocess
 import tempfile
 import urllib.request
@@ -41,9 +43,6 @@ class Browser:
     def screenshot(self, path: Path) -> None:
         path.write_bytes(base64.b64decode(self._call("GET", "/screenshot")))
 
-    def close(self) -> None:
-        self._call("DELETE", "")
-
     def _call(self, method: str, path: str, body: Any = None) -> Any:
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(self._base + path, data, {"Content-Type": "application/json"}, method=method)
@@ -57,13 +56,15 @@ def browser(width: int = 1200, height: int = 900) -> Iterator[Browser]:
     if not shutil.which("chromedriver") or not shutil.which("chromium"):
         pytest.skip("needs a browser: apt-get install chromium chromium-driver")
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
-        driver = subprocess.Popen(["chromedriver", "--port=0"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        driver = subprocess.Popen(
+            ["chromedriver", "--port=0"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, start_new_session=True
+        )
         try:
             assert driver.stdout
             line = next(line for line in driver.stdout if "started successfully on port" in line)
             session = Browser(int(line.rsplit(" ", 1)[1].strip(". \n")), profile, width, height)
             yield session
-            session.close()
         finally:
-            driver.kill()
+            # Not asked to quit: a browser that was once spun for twenty minutes over it.
+            os.killpg(driver.pid, signal.SIGKILL)
             driver.wait()
