@@ -9,6 +9,8 @@ one is really there shows only when it is opened.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
@@ -101,7 +103,20 @@ def opens(name: str) -> bool:
         context.width, context.height, context.pix_fmt = 320, 240, chosen.pix_fmt
         context.time_base, context.framerate = Fraction(1, 25), Fraction(25)
         context.options = chosen.options
-        context.open()
+        with same_priority():
+            context.open()
     except (av.error.FFmpegError, ValueError, OSError):
         return False
     return True
+
+
+@contextmanager
+def same_priority() -> Iterator[None]:
+    """Around the opening of an encoder. SVT-AV1, run as root, makes the thread that opens it a real-time one (SCHED_FIFO, 99), and so
+    every process that it starts later: two that wait for each other then stop the machine."""
+    before = (os.sched_getscheduler(0), os.sched_getparam(0)) if hasattr(os, "sched_getscheduler") else None
+    try:
+        yield
+    finally:
+        if before and os.sched_getscheduler(0) != before[0]:
+            os.sched_setscheduler(0, *before)

@@ -26,7 +26,7 @@ from pipeline.draw import draw_faces
 from pipeline.errors import SinkError
 from pipeline.flow.batch import Batch, Ended
 from pipeline.sinks.audio import Audio
-from pipeline.sinks.encoders import check_codec, encoder
+from pipeline.sinks.encoders import check_codec, encoder, same_priority
 from pipeline.sinks.growing_file import GrowingFile
 from pipeline.sinks.outputs import video_suffix
 from pipeline.sinks.planes import Pictures, canvas_of, colour_tags, is_bt709
@@ -149,7 +149,8 @@ class _Writer:
             self._stream = self._video_stream(frame.image, rate, **coding)
             if self._audio is not None:
                 self._audio.add_to(self._container, path)
-            self._container.start_encoding()
+            with same_priority():
+                self._container.start_encoding()
             if self._late_s:
                 self._mux_audio(self._late_s + Fraction(1, 1_000_000))
         except BaseException:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import av
@@ -96,3 +97,14 @@ def test_the_command_refuses_with_exit_code_2(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert done.stderr.startswith("fer-stream: --codec theora is not known; here are h264")
     assert not (tmp_path / "a.mp4").exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getscheduler"), reason="this system has no scheduling policies")
+@pytest.mark.parametrize("codec", ["h264", "hevc", "av1"])
+def test_no_encoder_makes_its_thread_a_real_time_one(tmp_path: Path, make, codec: str) -> None:
+    before = os.sched_getscheduler(0)
+    encoders.opens.__wrapped__(encoder(codec, preset="ultrafast", crf=23, lookahead=0, threads=1).name)
+    assert os.sched_getscheduler(0) == before
+    frames = [make.frame(i, image=make.picture(320, 240, shade=20 + i)) for i in range(10)]
+    make.drive(VideoSink(tmp_path / "a.mp4", codec=here(codec)), frames)
+    assert os.sched_getscheduler(0) == before
