@@ -201,8 +201,9 @@ def _draw_chip(canvas: Canvas, place: _Rect, words: _Words, look: _Look, size: i
         rest = width if i == len(words) - 1 else x + text_width(word, size) + even(size * 0.34)
         cells.append(_word_stamp(kind, rest if i == 0 else rest - x, height, x if i == 0 else 0, top, word, ink, size))
         x = rest
-    sure = 0 if math.isnan(look.confidence) else even(width * look.confidence)  # along the foot of the label
-    canvas.paste(place.x1, place.y1, below([beside(cells), _bar_stamp(kind, width, bar, 0, bar, sure, look.colour)]))
+    # How sure, along the foot of the label; where that is not known, no bar rather than an empty one.
+    thick, sure = (0, 0) if math.isnan(look.confidence) else (bar, even(width * look.confidence))
+    canvas.paste(place.x1, place.y1, below([beside(cells), _bar_stamp(kind, width, bar, 0, thick, sure, look.colour)]))
     canvas.fill(place.x1, place.y1, place.x1 + edge, place.y2, look.colour)
 
 

@@ -108,6 +108,18 @@ def test_a_stamp_pasted_is_what_was_drawn(bt709, corner):
     assert not np.array_equal(pasted[0], ground if bt709 is None else y)
 
 
+def test_where_nothing_is_known_there_is_no_bar_rather_than_an_empty_one():
+    def bar(probability):
+        image, who = np.zeros((360, 640, 3), np.uint8), faces([[200, 150, 300, 270]])
+        who.data["smoothed"][:] = probability
+        draw_faces(BgrCanvas(image), who, top_k=0)
+        blue, red = image[..., 0].astype(int), image[..., 2].astype(int)
+        return ((abs(blue - 80) < 5) & (blue - red > 6)).sum()  # the bar's own bluish grey over the ground
+
+    assert bar(0.1) > 40
+    assert bar(np.nan) == 0
+
+
 def test_uncertain_is_grey_and_labels_have_colours_of_their_own():
     assert len(set(COLOURS.values())) == 8
     assert set(COLOURS) == {*LABELS, "uncertain"}
