@@ -11,10 +11,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, astuple, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from benchmarks.child import BenchError
 
@@ -132,3 +132,23 @@ def judged(looks: Sequence[Look], verdicts: Sequence[Verdict]) -> dict[str, Any]
         "ok": all(one.ok for one in verdicts), "verdicts": [asdict(one) for one in verdicts],
         "curve": {"columns": [one.name for one in fields(Look)], "rows": [astuple(one) for one in looks]},
     }  # fmt: skip
+
+
+def curve_of(document: dict[str, Any]) -> dict[str, Sequence[float]]:
+    """The columns of its curve by name."""
+    return dict(zip(document["curve"]["columns"], zip(*document["curve"]["rows"], strict=True), strict=True))
+
+
+def tell(
+    document: dict[str, Any], title: str, plot: Callable[[dict[str, Any], Path], None], picture: Path | None, as_json: bool
+) -> NoReturn:
+    """The verdicts as a table, the curve where a picture of it is wanted, the document as the last line; exit code 1 when one is bad."""
+    from benchmarks.tables import console, table_of
+
+    rows = [[one["what"], one["value"], one["allowed"], "ok" if one["ok"] else "BAD"] for one in document["verdicts"]]
+    console().print(table_of(title, ["what", "value", "allowed", ""], rows))
+    if picture is not None:
+        plot(document, picture)
+    if as_json:
+        print(json.dumps(document))
+    sys.exit(0 if document["ok"] else 1)

@@ -9,7 +9,6 @@ the slope after the first minute (< 1 MB a minute, as `soak` takes it). Exit cod
 
 from __future__ import annotations
 
-import json
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -20,8 +19,8 @@ import click
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from benchmarks.clips import long_clip
-from benchmarks.looks import MOST_MB_PER_MINUTE, Look, Verdict, growth, judged, settled_s, start, summary_of, watch
-from benchmarks.tables import console, table_of
+from benchmarks.looks import MOST_MB_PER_MINUTE, Look, Verdict, curve_of, growth, judged, settled_s, start, summary_of, tell, watch
+from benchmarks.tables import console
 from engines.errors import FerError, UsageError
 
 MOST_MB = 900.0
@@ -80,7 +79,7 @@ def plot(document: dict[str, Any], path: Path) -> None:
     """The curve as PNG."""
     from benchmarks import plots
 
-    columns = dict(zip(document["curve"]["columns"], zip(*document["curve"]["rows"], strict=True), strict=True))
+    columns = curve_of(document)
     path.write_bytes(plots.memory([t_s / 60 for t_s in columns["t_s"]], columns["rss_mb"], MOST_MB, document["settled_s"] / 60))
 
 
@@ -101,14 +100,8 @@ def main(minutes: float, width: int, height: int, paced: bool, changes: tuple[st
     except FerError as error:
         click.echo(error, err=True)
         sys.exit(error.exit_code)
-    rows = [[one["what"], one["value"], one["allowed"], "ok" if one["ok"] else "BAD"] for one in document["verdicts"]]
     title = f"{document['minutes']:g} minutes of {width}×{height}, {document['frames']} frames, {document['fps']:.1f} FPS"
-    console().print(table_of(title, ["what", "value", "allowed", ""], rows))
-    if picture is not None:
-        plot(document, picture)
-    if as_json:
-        print(json.dumps(document))
-    sys.exit(0 if document["ok"] else 1)
+    tell(document, title, plot, picture, as_json)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ minute, is not judged: models, arenas and caches fill. Exit code 1 when a verdic
 
 from __future__ import annotations
 
-import json
 import runpy
 import statistics
 import subprocess
@@ -25,7 +24,7 @@ import click
 
 from benchmarks.child import BenchError
 from benchmarks.clips import long_clip
-from benchmarks.looks import MOST_MB_PER_MINUTE, Look, Verdict, growth, judged, said, settled_s, start, summary_of, watch
+from benchmarks.looks import MOST_MB_PER_MINUTE, Look, Verdict, curve_of, growth, judged, said, settled_s, start, summary_of, tell, watch
 from engines.errors import FerError, UsageError
 
 _SETTINGS = {"live.backoff_s": 0.2, "live.backoff_max_s": 1.0, "detect.interval": 3}
@@ -144,7 +143,7 @@ def plot(document: dict[str, Any], path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    columns = dict(zip(document["curve"]["columns"], zip(*document["curve"]["rows"], strict=True), strict=True))
+    columns = curve_of(document)
     figure = Figure(figsize=(9, 6), layout="constrained")
     minutes = [t_s / 60 for t_s in columns["t_s"]]
     for axes, (name, unit) in zip(figure.subplots(3, sharex=True), (("threads", ""), ("sockets", ""), ("rss_mb", "MB")), strict=True):
@@ -165,20 +164,12 @@ def plot(document: dict[str, Any], path: Path) -> None:
 @click.option("--plot", "picture", type=click.Path(path_type=Path), help="Draw the curve (.png).")
 def main(minutes: float, restart_s: float, most_mb_per_minute: float, as_json: bool, picture: Path | None) -> None:
     """Two paced files and a restarted camera: are threads, sockets and memory flat?"""
-    from benchmarks.tables import console, table_of
-
     try:
         document = run_soak(minutes, restart_s, most_mb_per_minute, lambda text: click.echo(text, err=True))
     except FerError as error:
         click.echo(error, err=True)
         sys.exit(error.exit_code)
-    rows = [[one["what"], one["value"], one["allowed"], "ok" if one["ok"] else "BAD"] for one in document["verdicts"]]
-    console().print(table_of(f"soak of {minutes:g} minutes, {document['frames']} frames", ["what", "value", "allowed", ""], rows))
-    if picture is not None:
-        plot(document, picture)
-    if as_json:
-        print(json.dumps(document))
-    sys.exit(0 if document["ok"] else 1)
+    tell(document, f"soak of {minutes:g} minutes, {document['frames']} frames", plot, picture, as_json)
 
 
 if __name__ == "__main__":
