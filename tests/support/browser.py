@@ -65,6 +65,6 @@ def browser(width: int = 1200, height: int = 900) -> Iterator[Browser]:
             session = Browser(int(line.rsplit(" ", 1)[1].strip(". \n")), profile, width, height)
             yield session
         finally:
-            # Not asked to quit: a browser that was once spun for twenty minutes over it.
+            # The whole group at once: nothing of it is needed any more, and a browser outlives its driver.
             os.killpg(driver.pid, signal.SIGKILL)
             driver.wait()
