@@ -170,7 +170,7 @@ def _one(calls: dict[str, list[float]], run_frames: int, thread: str, inside: st
 
 
 def _queues(records: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """By who receives: depth as looked at ten times a second. The lane of the sources is "lane"."""
+    """By who receives: depth as looked at fifty times a second. The lane of the sources is "lane"."""
     found: dict[str, dict[str, Any]] = {}
     for record in records:
         for name, (most, mean, capacity) in record["depths"].items():
