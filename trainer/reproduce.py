@@ -40,11 +40,11 @@ def reproduce_detector(
     changes: Sequence[str] = (), epochs: int | None = None,
 ) -> dict:  # fmt: skip
     """Fine-tunes `start`, an Ultralytics checkpoint, and exports it to `models`; returns the metrics of that."""
+    if start is None:
+        raise UsageError("the detector is fine-tuned: give the checkpoint that it starts from with --start")
     from trainer.detector import load_detector_recipe, train_detector
     from trainer.detector_score import export_detector
 
-    if start is None:
-        raise UsageError("the detector is fine-tuned: give the checkpoint that it starts from with --start")
     recipe = load_detector_recipe(recipe_path(name), [*changes, *([f"epochs={epochs}"] if epochs else [])])
     train_detector(recipe, start, data, runs / name, console)
     return export_detector(runs / name, data, models, name).metrics
