@@ -17,7 +17,7 @@ import numpy as np
 
 from benchmarks import host
 from benchmarks.measure import percentile, percentiles_ms
-from engines import load_classifier, load_detector, manifest
+from engines import load_classifier, load_detector, manifest, select
 from engines.errors import FerError, UsageError
 
 SCHEMA = 1
@@ -70,7 +70,8 @@ def measure_engines(
     if not backends or not precisions or not batches:
         raise UsageError("nothing to measure: name one backend, one precision and one batch size at least")
     about = host.manifest()
-    tasks = [("detector", detectors or (manifest.DEFAULTS["detector"],)), ("classifier", classifiers or (manifest.DEFAULTS["classifier"],))]
+    shipped = dict.fromkeys((manifest.DEFAULTS["detector"], select.default_detector()))
+    tasks = [("detector", detectors or shipped), ("classifier", classifiers or (manifest.DEFAULTS["classifier"],))]
     found: list[Combination] = []
     for task, names in tasks:
         for name, backend, precision in itertools.product(names, backends, precisions):

@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from engines import cpu
 from engines.select import cores
 
 _PACKAGES = ("fer-stream", "av", "openvino", "numpy", "opencv-python", "supervision", "trackers", "onnxruntime", "torch", "ultralytics")
@@ -18,9 +19,9 @@ _ROOT = Path(__file__).resolve().parents[1]
 def manifest() -> dict[str, Any]:
     """CPU, cores, memory, GPU and driver, versions, commit; what is not known is None. Imports none of the packages."""
     return {
-        "cpu": _cpu(),
+        "cpu": cpu.name(),
         "cores": cores(),
-        "instructions": _instructions(),
+        "instructions": list(cpu.units()),
         "memory_mb": _memory_mb(),
         "gpu": gpus(),
         "system": f"{platform.system()} {platform.release()}",
@@ -48,25 +49,6 @@ def gpus() -> list[dict[str, Any]]:
         name, driver, memory = (part.strip() for part in line.split(","))
         found.append({"name": name, "driver": driver, "memory_mb": float(memory)})
     return found
-
-
-def _cpu() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
-
-
-def _instructions() -> list[str]:
-    """Those that decide how fast a model runs."""
-    try:
-        flags = next(line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("flags")).split()
-    except (OSError, StopIteration):
-        return []
-    return [flag for flag in ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8") if flag in flags]
 
 
 def _memory_mb() -> int | None:

@@ -16,7 +16,7 @@ from typing import Any
 from benchmarks.child import run_in_child
 from benchmarks.job import Job
 from benchmarks.measure import Spread, Window, ratios, spread
-from engines import manifest
+from engines import manifest, select
 from engines.errors import UsageError
 
 _MODELS = Path(__file__).parent / "models"
@@ -106,8 +106,8 @@ def kept_model() -> Path:
 
 def own_detector(job: Job) -> Path | None:
     """The file of the full job's detector; None where it is the kept one itself, or none that OpenVINO reads."""
-    name = job.settings.get("detect.model")
-    entry = manifest.find(name, "detector")
+    name = job.settings.get("detect.model", "auto")
+    entry = manifest.find(select.default_detector() if name == "auto" else name, "detector")
     kept = json.loads((_MODELS / "models.json").read_text())["yolo11n_face_unpruned"]["made_from_sha256"]
     if entry.digest == kept or entry.path.suffix.lower() not in (".onnx", ".xml"):
         return None

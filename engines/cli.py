@@ -29,14 +29,15 @@ def list_(no_speed: bool) -> None:
     """Shown: the shipped models (verified against their SHA-256), the backends, what `auto` chooses, and how fast each is here."""
     from engines import manifest, select
 
+    defaults = (select.default_detector(), manifest.DEFAULTS["classifier"])
     click.echo("models")
     for entry in manifest.shipped().values():
         try:
             state = "ok" if entry.digest == entry.sha256 else "CHANGED, will not be loaded"
-            size = f"{entry.path.stat().st_size / 1e6:.1f} MB"
+            size = f"{entry.size / 1e6:.1f} MB"
         except FerError:
             state, size = "MISSING", "-"
-        default = " (default)" if manifest.DEFAULTS.get(entry.task) == entry.name else ""
+        default = " (default)" if entry.name in defaults else ""
         click.echo(f"  {entry.name:<18} {entry.task:<11} {size:>8}  {entry.licence}  sha256 {entry.sha256[:12]}  {state}{default}")
     click.echo("backends")
     for name, (_, _, how) in select.BACKENDS.items():
@@ -53,7 +54,7 @@ def list_(no_speed: bool) -> None:
         from engines.cli_table import text_of
 
         click.echo(f"speed here ({processor()})")
-        rows = compare(batches=(1,), models=tuple(manifest.DEFAULTS.values()), deviations=False, budget_s=1.5)
+        rows = compare(batches=(1,), models=defaults, deviations=False, budget_s=1.5)
         click.echo(text_of(rows, brief=True), nl=False)
 
 

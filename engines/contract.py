@@ -28,6 +28,8 @@ class DetectorContract:
     """Score from which a box counts as a face."""
     iou: float = 0.5
     """Boxes that overlap more are one face (NMS)."""
+    vote: float = 0.0
+    """Boxes that overlap a kept one by this share or more shift its edges (see preprocess.vote); 0: none do."""
 
 
 @dataclass(frozen=True)

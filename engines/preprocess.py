@@ -104,6 +104,21 @@ def nms(xyxy: np.ndarray, scores: np.ndarray, iou: float, limit: int = 1000) -> 
     return np.array(kept, np.int64)
 
 
+def vote(kept: np.ndarray, boxes: np.ndarray, scores: np.ndarray, iou: float) -> np.ndarray:
+    """(K, 4) boxes that nms() kept, (N, 4) all boxes and their (N,) scores -> (K, 4) float32, edges averaged over what sees the same face.
+
+    The mean of the boxes that overlap a kept one by `iou` or more, weighted by score × overlap; one that none overlaps stays as it is.
+    Bounding box voting (Gidaris & Komodakis 2015).
+    """
+    voted = kept.astype(np.float32)
+    for n, box in enumerate(kept):
+        overlap = iou_with(box, boxes)
+        weight = np.where(overlap >= iou, scores * overlap, 0).astype(np.float64)
+        if weight.any():
+            voted[n] = weight @ boxes / weight.sum()
+    return voted
+
+
 def crop_square(image: np.ndarray, xyxy: Any, margin: float = 1.0) -> np.ndarray:
     """The square around a box: side = margin × its longer side, same centre, what lies outside of the image replicated.
 

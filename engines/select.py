@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from engines import cpu, manifest
 from engines.backends.base import Backend
 from engines.errors import EngineError, UsageError
 
@@ -120,7 +121,7 @@ def for_entry(
     gpu = _gpu(backend, device, gpus)
     if gpu is None:
         return entry, choose(backend, device, gpus=gpus)
-    from engines import fit, manifest
+    from engines import fit
 
     found, refused = fit.find_engine(entry, gpu, precision=precision, imgsz=imgsz)
     if found is None:
@@ -128,6 +129,16 @@ def for_entry(
     path, name = found
     reason = f"auto: an NVIDIA GPU, the engine {path}" + "".join(f"; not {text}" for text in refused)
     return dataclasses.replace(manifest.find(path, entry.task), name=entry.name), Choice(name, gpu, reason)
+
+
+def default_detector(backend: str = "auto", device: str = "auto", precision: str | None = None, *, gpus: int | None = None) -> str:
+    """The shipped detector that `model=None` means on this machine: in int8 where OpenVINO runs it, on a CPU that is fastest at that.
+
+    Not where a GPU would run it, nor where a `precision` is asked for. Raises UsageError for names that do not exist.
+    """
+    name = manifest.DEFAULTS["detector"]
+    on_openvino = backend in ("auto", "openvino") and _gpu(backend, device, gpus) is None and installed("openvino")
+    return manifest.INT8[name] if on_openvino and precision is None and cpu.int8_is_fastest() else name
 
 
 def check(backend: str, device: str, model: Any = None) -> None:
@@ -166,7 +177,8 @@ def _reader(path: Path, backend: str, device: str, gpus: int) -> Choice:
     check_packages(path, only, instead)
     if only in GPU_ONLY and (problem := _no_gpu(device, gpus)):
         raise EngineError(f"{path} needs an NVIDIA GPU, and {problem}; {instead}")
-    return choose(only, device, gpus=gpus)
+    choice = choose(only, device, gpus=gpus)
+    return choice if backend != "auto" else dataclasses.replace(choice, reason=f"auto: nothing else reads {path.suffix}")
 
 
 def _gpu(backend: str, device: str, gpus: int | None = None) -> str | None:

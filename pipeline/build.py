@@ -239,7 +239,7 @@ def _batched(config: Config, live: bool) -> Config:
 def _models(config: Config, options: Options) -> tuple[Detector, Classifier]:
     on = {"backend": config.backend, "device": config.device, "rebuild": config.rebuild}
     detector = load_detector(
-        config.detect.model,
+        None if config.detect.model == "auto" else config.detect.model,
         conf=config.detect.conf,
         imgsz=config.detect.imgsz,
         threads=config.detect.threads,

@@ -39,18 +39,19 @@ def config_yaml(path: Path | None, changes: Mapping[str, Any], origins: Mapping[
 
 
 def models() -> list[dict[str, Any]]:
-    """The shipped models: name, task, default, file, bytes, licence, data, metrics, sha256, state ("ok", "changed", "missing")."""
-    from engines import manifest
+    """The shipped models: name, task, default (here), file, bytes, licence, data, metrics, sha256, state: ok, changed, missing."""
+    from engines import manifest, select
     from engines.errors import ModelError
 
+    defaults = (select.default_detector(), manifest.DEFAULTS["classifier"])
     found = []
     for entry in manifest.shipped().values():
         try:
-            state, size = "ok" if entry.digest == entry.sha256 else "changed", entry.path.stat().st_size
+            state, size = "ok" if entry.digest == entry.sha256 else "changed", entry.size
         except ModelError:
             state, size = "missing", None
         found.append({
-            "name": entry.name, "task": entry.task, "default": manifest.DEFAULTS.get(entry.task) == entry.name, "file": str(entry.path),
+            "name": entry.name, "task": entry.task, "default": entry.name in defaults, "file": str(entry.path),
             "bytes": size, "licence": entry.licence, "data": entry.data, "metrics": dict(entry.metrics), "sha256": entry.sha256,
             "state": state,
         })  # fmt: skip

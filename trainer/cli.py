@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -38,7 +39,7 @@ def cli(debug: bool) -> None:
       fer-train compare emotion_cnn resnet18 googlenet --data fer2013.npz --epochs 4
       fer-train export ~/runs/long --data fer2013.npz
       fer-train detector train yolo11n_face --start yolo11n_face.pt --data faces/
-      fer-train reproduce emotion_cnn --data fer2013.npz
+      fer-train reproduce emotion_cnn --data fer2013.npz --pictures faces/
 
     RECIPE is a YAML file, or the name of one in configs/train. A run stopped at any moment goes on with the same command: a
     cut epoch is repeated with the same result.
@@ -57,7 +58,7 @@ def faces(pictures: Path, output: Path) -> None:
 
     \b
     Example:
-      fer-train data faces faces/ unlabelled.npy
+      fer-train data faces faces/ ~/.cache/fer-runs/unlabelled_faces.npy
     """
     from trainer.export import FER2013_MARGIN
     from trainer.unlabelled import faces_from_pictures
@@ -218,38 +219,41 @@ def export_detector(run: Path, data: Path, conf: float | None, name: str) -> Non
 @click.argument("name", type=click.Choice(["emotion_cnn", "yolo11n_face"]))
 @click.option("--data", type=DataPath(), required=True, help="What the model is trained on (see train, detector train).")
 @click.option("--start", type=_PATH, help="The detector's start, an Ultralytics checkpoint.")
+@click.option("--pictures", type=_PATH, help="The detector's pictures, for the classifier's faces without labels.")
 @_epochs
 @click.option("--limit", type=click.IntRange(8), help="Train the classifier on so many faces only.")
 @_set
 @click.option("--output", type=_PATH, help="Folder for the model and its runs, instead of engines/models and $FER_RUNS.")
 def reproduce(
-    name: str, data: Path, start: Path | None, epochs: int | None, limit: int | None, changes: tuple[str, ...], output: Path | None
-) -> None:
+    name: str, data: Path, start: Path | None, pictures: Path | None, epochs: int | None, limit: int | None, changes: tuple[str, ...],
+    output: Path | None,
+) -> None:  # fmt: skip
     """The whole chain from data to the shipped artefact NAME: teachers first, then the model, then its export.
 
     What was changed (--epochs, --limit, --set) is not what ships, so it goes to a folder of its own (--output).
 
     \b
     Examples:
-      fer-train reproduce emotion_cnn --data fer2013.npz
+      fer-train reproduce emotion_cnn --data fer2013.npz --pictures faces/
       fer-train reproduce yolo11n_face --data faces/ --start yolo11n_face.pt
-      fer-train reproduce emotion_cnn --data fer2013.npz --epochs 1 --limit 512 --output out/small
+      fer-train reproduce emotion_cnn --data fer2013.npz --pictures faces/ --epochs 1 --limit 512 --output out/small
     """
     from rich.console import Console
 
-    from trainer.recipes import runs_folder
     from trainer.reproduce import reproduce_classifier, reproduce_detector
 
     if (epochs or limit or changes) and output is None:
         raise UsageError("a changed chain does not make the model that ships; give a folder for what it makes with --output")
     if limit and name == "yolo11n_face":
         raise UsageError("--limit counts the classifier's faces; a share of the detector's pictures is --set fraction=0.1")
-    models, runs = (output, output / "runs") if output else (_MODELS, runs_folder())
+    models = output or _MODELS
     models.mkdir(parents=True, exist_ok=True)
+    if output:
+        os.environ["FER_RUNS"] = str(output.resolve() / "runs")  # so that recipes find each other's runs by name there
     if name == "yolo11n_face":
-        found = reproduce_detector(name, recipe_path, data, start, runs, models, Console(stderr=True), changes, epochs)
+        found = reproduce_detector(name, recipe_path, data, start, models, Console(stderr=True), changes, epochs)
     else:
-        found = reproduce_classifier(name, recipe_path, data, runs, models, Console(stderr=True), changes, epochs, limit)
+        found = reproduce_classifier(name, recipe_path, data, pictures, models, Console(stderr=True), changes, epochs, limit)
     for key, value in found.items():
         click.echo(f"{key:44s} {value}")
 

@@ -45,6 +45,8 @@ class DetectorRecipe(BaseModel):
     degrees: float = Field(10.0, ge=0, le=180, description="random rotation ± so much")
     fraction: float = Field(1.0, gt=0, le=1, description="share of the images to train on")
     conf: float = Field(0.45, gt=0, lt=1, description="score from which the exported model counts a box as a face")
+    iou: float = Field(0.5, gt=0, lt=1, description="overlap from which the exported model takes two boxes for one face")
+    vote: float = Field(0.0, ge=0, lt=1, description="overlap from which a box shifts the edges of the one that is kept; 0: none does")
     seed: int = 1
 
 

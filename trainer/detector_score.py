@@ -66,7 +66,7 @@ def export_detector(run: Path, data: Path, models: Path, name: str = "yolo11n_fa
         "data": "WIDER FACE's validation images, two face-mask sets, animal and face-free pictures (4,258 pictures, 24,284 faces)",
         "source": {"recipe": recipe, "commit": commit()},
     }
-    contract = DetectorContract(conf=conf or recipe["conf"], imgsz=recipe["imgsz"])
+    contract = DetectorContract(conf=conf or recipe["conf"], imgsz=recipe["imgsz"], iou=recipe["iou"], vote=recipe["vote"])
     register(name, "detector", path, contract, metrics={}, folder=models, **entry)
     scores = score_detectors([str(path)], data)[name]
     metrics = {

@@ -1,7 +1,7 @@
 """Teachers: the answers of earlier runs as targets.
 
-Each teacher sees the very view that the student sees (Beyer et al. 2022: patient and consistent): answers on clean images that it has
-trained on would be too sure of themselves.
+Each teacher sees the very view that the student sees (Beyer et al. 2022: patient and consistent), and its mirror image: answers on clean
+images that it has trained on would be too sure of themselves, and a face says the same from either side.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from trainer.recipes import Recipe, runs_folder
 
 
 class Teachers(nn.Module):
-    """The mean of some finished runs' probabilities, softened by a temperature."""
+    """The mean of some finished runs' probabilities on views and their mirror images, softened by a temperature."""
 
     def __init__(self, recipe: Recipe) -> None:
         super().__init__()
@@ -41,15 +41,17 @@ class Teachers(nn.Module):
     @torch.no_grad()
     def forward(self, views: Tensor) -> list[Tensor]:
         """(N, C, S, S) views -> per head (N, classes) probabilities."""
-        answers = [model(centre(views, min(size, views.shape[-1]))) for model, size in zip(self.models, self.sizes, strict=True)]
+        seen = [(model, centre(views, min(size, views.shape[-1]))) for model, size in zip(self.models, self.sizes, strict=True)]
+        answers = [model(view) for model, window in seen for view in (window, window.flip(-1))]
         soft = [[F.softmax(answer[k].float() / self.temperature, 1) for answer in answers] for k in range(len(HEADS))]
         return [torch.stack(head).mean(0) for head in soft]
 
 
-def load_unlabelled(path: Path) -> Tensor:
-    """(N, 1, S, S) uint8 faces of a .npy file (see `fer-train faces`). Raises UsageError."""
+def load_unlabelled(name: str) -> Tensor:
+    """(N, 1, S, S) uint8 faces of a .npy file, under $FER_RUNS unless its path is absolute. Raises UsageError."""
+    path = runs_folder() / Path(name).expanduser()
     if not path.is_file():
-        raise UsageError(f"distill.unlabelled names no file: {path}; make one with fer-train faces PICTURES FILE.npy")
+        raise UsageError(f"distill.unlabelled names no file: {path}; make it with fer-train data faces PICTURES {path}")
     faces = np.load(path, allow_pickle=False)
     if faces.ndim != 3 or faces.dtype != np.uint8 or faces.shape[1] != faces.shape[2]:
         raise UsageError(f"{path} holds {faces.dtype} {faces.shape}; expected (N, S, S) uint8 grey faces")

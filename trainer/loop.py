@@ -64,7 +64,7 @@ def train(recipe: Recipe, data: Path, run: Path, console: Console, limit: int | 
     model, optimizer = fabric.setup(bare, optimizer)
     ema, state, first, metrics = Ema(bare, recipe.ema), Progressed(), 0, {}
     teachers = fabric.to_device(Teachers(recipe)) if recipe.distill.teachers else None
-    unlabelled = load_unlabelled(Path(recipe.distill.unlabelled).expanduser()) if recipe.distill.unlabelled else None
+    unlabelled = load_unlabelled(recipe.distill.unlabelled) if recipe.distill.unlabelled else None
     images, targets = planes(faces.images), targets_of(faces, recipe)
     weights = None if recipe.loss.class_weights == 0 else fabric.to_device(loss_weights(faces, recipe.loss.class_weights))
     steps = max(1, len(faces) // recipe.batch)

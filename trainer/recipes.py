@@ -95,7 +95,7 @@ class Distillation(_Part):
     teachers: list[str] = Field([], description="finished runs: names under $FER_RUNS, or folders; their probabilities are averaged")
     weight: float = Field(0.5, ge=0, le=1, description="share of the teachers in the targets")
     temperature: float = Field(2.0, gt=0)
-    unlabelled: str | None = Field(None, description="face images without labels (.npy, N×48×48 uint8), judged by the teachers alone")
+    unlabelled: str | None = Field(None, description="faces for the teachers alone: a .npy file under $FER_RUNS, N×48×48 uint8")
     unlabelled_share: float = Field(0.25, ge=0, le=1, description="unlabelled faces for each labelled one in a batch")
 
 

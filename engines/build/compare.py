@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from engines import fit, load_classifier, load_detector, manifest, select
+from engines import cpu, fit, load_classifier, load_detector, manifest, select
 from engines.build import parity as check
 from engines.build.calibration import parity_samples
 from engines.build.measure import example_batch, ms_per_image
@@ -80,15 +80,8 @@ def as_json(rows: Sequence[Row]) -> dict[str, Any]:
 def processor() -> str:
     """Its name, and what it has for small numbers."""
     import os
-    import platform
 
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores"
-    values = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
-    units = [flag for flag in ("avx2", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8") if flag in values.get("flags", "").split()]
-    return f"{values.get('model name', platform.machine())}, {os.cpu_count()} cores, {' '.join(units)}"
+    return f"{cpu.name()}, {os.cpu_count()} cores, {' '.join(cpu.units())}"
 
 
 def _of_model(
@@ -111,7 +104,7 @@ def _of_model(
             one = load(model, backend=backend, precision=precision, threads=threads, options=VARIANTS.get(backend, {}).get(variant))
             one._engine.infer([example_batch(one._engine.inputs[0].shape, 1, SIDES)])
             row.load_s, row.device = time.perf_counter() - started, one.device
-            row.size_mb = entry.path.stat().st_size / 1e6
+            row.size_mb = entry.size / 1e6
             loaded[f"{row.backend} {precision}"] = (row, one)
         except FerError as error:
             row.problem = str(error)

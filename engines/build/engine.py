@@ -171,20 +171,23 @@ def _is_quantised(path: Path) -> bool:
 
 
 def _graph(source: Path, reference: Any, backend: str, precision: str, calibration: Path | None, folder: Path, say: Say) -> Path:
-    """The ONNX that computes in `precision`. OpenVINO halves its weights by itself and computes in what its CPU is best at."""
+    """The graph that computes in `precision`. OpenVINO halves its weights by itself and computes in what its CPU is best at."""
+    from engines.build import int8_for_openvino as own_form
     from engines.build.fp16_from_onnx import fp16_from_onnx
     from engines.build.int8_from_onnx import KEPT, int8_from_onnx
 
-    kept = KEPT[reference.entry.task]
+    task = reference.entry.task
     if precision == "fp32" or (precision == "int8" and _is_quantised(source)) or (precision == "fp16" and backend == "openvino"):
         return source
     if precision == "fp16":
         say("writing the graph in fp16")
-        return fp16_from_onnx(source, folder / "fp16.onnx", kept=kept)
+        return fp16_from_onnx(source, folder / "fp16.onnx", kept=KEPT[task])
     assert calibration is not None
-    samples = samples_of(reference.contract, calibration, "train", SAMPLES[reference.entry.task])
+    samples = samples_of(reference.contract, calibration, "train", SAMPLES[task])
     say(f"finding the ranges of values in {len(samples)} images (minutes for a detector)")
-    return int8_from_onnx(source, folder / "int8.onnx", samples, kept=kept)
+    if backend == "openvino":
+        return own_form.int8_for_openvino(source, folder / "int8.xml", samples, kept=own_form.KEPT[task])
+    return int8_from_onnx(source, folder / "int8.onnx", samples, kept=KEPT[task])
 
 
 def _capabilities(targets: Sequence[str]) -> tuple[str, ...]:

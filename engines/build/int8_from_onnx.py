@@ -1,7 +1,7 @@
 """int8 by post-training quantisation (NNCF): ranges from real images, in the graph as QuantizeLinear/DequantizeLinear pairs.
 
-The pairs are symmetric and signed, zero point 0, because TensorRT takes no others; so one file serves OpenVINO, ONNX Runtime
-and TensorRT. Weights are per channel and stored as int8, half the size of fp16.
+The pairs are symmetric and signed, zero point 0, because TensorRT takes no others; so one file serves ONNX Runtime and TensorRT, and
+OpenVINO for small networks (see int8_for_openvino). Weights are per channel and stored as int8, half the size of fp16.
 """
 
 from __future__ import annotations

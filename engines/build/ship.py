@@ -18,12 +18,12 @@ def ship(built: Path, data: Path, *, folder: Path = manifest.MODELS) -> manifest
     """Copies what build_engine() wrote for a shipped model to `folder` as NAME_PRECISION and registers it; returns the entry.
 
     `data`: the labelled images that its figures are measured on. The default stays what it is (see manifest.DEFAULTS). Raises
-    UsageError where it was not built from a shipped model, or not as ONNX.
+    UsageError where it was not built from a shipped model, or for TensorRT, whose engines fit one GPU.
     """
     sidecar = read_sidecar(built)
     source = manifest.shipped(folder).get(sidecar.source)
-    if source is None or sidecar.backend != "onnx":
-        raise UsageError(f"only an .onnx built from a shipped model can be shipped, got {built.name}, built from {sidecar.source}")
+    if source is None or sidecar.backend not in ("onnx", "openvino"):
+        raise UsageError(f"only an .onnx or .xml built from a shipped model can be shipped, got {built.name}, built from {sidecar.source}")
     name = f"{source.name}_{sidecar.precision}"
     metrics: dict[str, Any]
     if source.task == "classifier":
@@ -34,12 +34,15 @@ def ship(built: Path, data: Path, *, folder: Path = manifest.MODELS) -> manifest
         metrics = {key: {f"faces >= {side} px": round(value, 4) for side, value in scores[key].items()} for key in ("ap50", "recall")}
         metrics["recall at 1 false positive per 20 images"] = metrics.pop("recall")
     metrics["beside fp32"] = {key: sidecar.parity[key] for key in ("agreement", "max_deviation", "mean_deviation")}
-    file = folder / f"{name}.onnx"
+    file = folder / f"{name}{built.suffix}"
     shutil.copyfile(built, file)
+    if built.suffix == ".xml":
+        shutil.copyfile(built.with_suffix(".bin"), file.with_suffix(".bin"))
     return manifest.register(
         name, source.task, file, source.contract, licence=source.licence, data=f"{source.data}; ranges from its training images",
         metrics=metrics,
         source={"precision": sidecar.precision, "quantised_from": source.name, "source_sha256": source.sha256,
-                "made_by": f"fer-build engine {source.name} --backend onnx --precision {sidecar.precision} --calibration … --ship"},
+                "made_by": f"fer-build engine {source.name} --backend {sidecar.backend} --precision {sidecar.precision} "
+                "--calibration … --data … --ship"},
         folder=folder,
     )  # fmt: skip

@@ -30,9 +30,9 @@ from pipeline.stages.epochs import forget
 if TYPE_CHECKING:
     from pipeline.types import Frame
 
-SUSPICION = 0.03
+SUSPICION = 0.02
 """Score from which the detector's boxes are hidden, far below what may be a face in the rows: blurred heads in the back of
-a crowd get .03, and YuNet finds them at .6 (1 to 5 boxes a frame more on our clips)."""
+a crowd get .03 (in int8 .02), and YuNet finds them at .6 (1 to 5 boxes a frame more on our clips)."""
 CELLS = 4
 """Mosaic cells along the longer side of what is hidden."""
 SMALLEST = 8

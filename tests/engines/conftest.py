@@ -67,12 +67,12 @@ def external_onnx(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.fixture(scope="session")
-def detector():
-    """The shipped detector, loaded once."""
+@pytest.fixture(scope="session", params=["yolo11n_face", "yolo11n_face_int8"])
+def detector(request):
+    """The shipped detectors, loaded once."""
     from engines import load_detector
 
-    return load_detector()
+    return load_detector(request.param)
 
 
 @pytest.fixture(scope="session")

@@ -127,6 +127,27 @@ def test_a_gpu_that_is_not_there_is_an_engine_error():
         select.choose("openvino", "cuda", gpus=1)
 
 
+@pytest.mark.parametrize(
+    ("units", "asked", "expected"),
+    [
+        (("avx2", "avx512_vnni", "avx512_bf16"), {}, "yolo11n_face_int8"),
+        (("avx2", "avx_vnni"), {"backend": "openvino", "device": "cpu"}, "yolo11n_face_int8"),
+        (("avx2", "avx512_vnni", "amx_bf16"), {}, "yolo11n_face"),
+        (("avx2",), {}, "yolo11n_face"),
+        ((), {}, "yolo11n_face"),
+        (("avx512_vnni",), {"precision": "bf16"}, "yolo11n_face"),
+        (("avx512_vnni",), {"backend": "onnxruntime"}, "yolo11n_face"),
+        (("avx512_vnni",), {"gpus": 1}, "yolo11n_face"),
+        (("avx512_vnni",), {"gpus": 1, "device": "cpu"}, "yolo11n_face_int8"),
+    ],
+)
+def test_the_default_detector_is_in_int8_where_the_cpu_is_fastest_at_that(monkeypatch, units, asked, expected):
+    monkeypatch.setattr("engines.cpu.units", lambda: units)
+    assert select.default_detector(**({"gpus": 0} | asked)) == expected
+    if "gpus" not in asked and asked.get("backend") != "onnxruntime":
+        assert load_detector(**asked).name == expected
+
+
 def test_auto_on_a_cpu_is_openvino_and_says_so(caplog):
     with caplog.at_level(logging.INFO, "engines"):
         load_classifier(device="cpu")

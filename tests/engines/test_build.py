@@ -180,6 +180,17 @@ def test_int8_is_symmetric_and_signed_and_agrees(tmp_path, data):
     assert (answers[0] == answers[1]).mean() > 0.85
 
 
+@pytest.mark.parametrize("name", ["emotion_cnn", "yolo11n_face"])
+def test_int8_for_openvino_is_in_its_own_form_and_agrees(tmp_path, data, name):
+    pytest.importorskip("nncf", reason="needs the extra build")
+    from engines.build.engine import build_engine
+
+    built = build_engine(name, backend="openvino", precision="int8", calibration=data, output=tmp_path / "m.xml")
+    assert "FakeQuantize" in built.path.read_text()
+    assert built.size < 0.8 * shipped()[name].size
+    assert built.parity.problems("int8") == []
+
+
 def test_fp16_graphs_answer_like_fp32_with_the_same_types(tmp_path):
     for package in ("onnx", "onnxruntime"):
         pytest.importorskip(package, reason="needs the extras build and onnxruntime")

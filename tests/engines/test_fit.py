@@ -151,7 +151,7 @@ def test_auto_without_a_gpu_looks_at_no_engine(tensorrt_here, caplog):
         pytest.skip("a GPU is here")
     write_engine(tensorrt_here / "c.engine")
     with caplog.at_level(logging.INFO, "engines"):
-        detector = load_detector(imgsz=64)
+        detector = load_detector("yolo11n_face", imgsz=64)
     assert (detector.backend, detector.entry.path) == ("openvino", MODELS / "yolo11n_face.onnx")
     assert "tensorrt" not in sys.modules
     assert [record.message for record in caplog.records if "runs on" in record.message] == [

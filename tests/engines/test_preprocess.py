@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engines.errors import UsageError
-from engines.preprocess import crop_faces, crop_square, iou_with, letterbox, letterbox_geometry, nms, unletterbox
+from engines.preprocess import crop_faces, crop_square, iou_with, letterbox, letterbox_geometry, nms, unletterbox, vote
 
 
 def test_a_wide_frame_is_padded_to_the_next_multiple_of_the_stride():
@@ -103,6 +103,16 @@ def test_nms_keeps_no_two_that_overlap_and_drops_none_without_reason(found, iou)
     for d in set(range(len(boxes))) - set(kept.tolist()):
         better = [k for k in kept if scores[k] >= scores[d]]
         assert (iou_with(boxes[d], boxes[better]) > iou - 1e-6).any()
+
+
+def test_neighbours_shift_the_edges_of_a_kept_box_by_score_and_overlap():
+    boxes = np.array([[0, 0, 10, 10], [0, 0, 10, 8], [0, 0, 10, 5], [50, 50, 60, 60], [70, 70, 70, 90]], np.float32)
+    scores = np.array([0.8, 0.5, 0.9, 0.3, 0.2], np.float32)
+    voted = vote(boxes[[0, 3, 4]], boxes, scores, 0.7)
+    assert voted[0] == pytest.approx([0, 0, 10, (0.8 * 10 + 0.5 * 0.8 * 8) / (0.8 + 0.5 * 0.8)])  # the third overlaps it by half
+    assert voted[1:].tolist() == boxes[3:].tolist()  # nobody near, no area: as they were
+    assert vote(boxes[:1], boxes[:0], scores[:0], 0.7).tolist() == boxes[:1].tolist()
+    assert vote(boxes[:0], boxes, scores, 0.7).shape == (0, 4)
 
 
 def test_a_thousand_faces_survive_nms():

@@ -30,3 +30,18 @@ def write_csv(path: Path, training: int, held: int, seed: int = 1) -> Path:
         lines += [f"{i % CLASSES},{' '.join(map(str, drawn_face(i % CLASSES, rng).ravel()))},{usage}" for i in range(count)]
     path.write_text("\n".join(lines) + "\n")
     return path
+
+
+def write_pictures(root: Path, training: int, held: int, seed: int = 1) -> Path:
+    """So many 96×96 pictures of one face each with its box, as the detector's trainer reads them."""
+    rng = np.random.default_rng(seed)
+    for split, count in (("train", training), ("val", held)):
+        for kind in ("images", "labels"):
+            (root / kind / split).mkdir(parents=True)
+        for i in range(count):
+            picture = np.full((96, 96, 3), 90, np.uint8)
+            x, y = (int(v) for v in rng.integers(0, 48, 2))
+            picture[y : y + 48, x : x + 48] = drawn_face(i % CLASSES, rng)[..., None]
+            cv2.imwrite(str(root / "images" / split / f"{i}.png"), picture)
+            (root / "labels" / split / f"{i}.txt").write_text(f"0 {(x + 24) / 96} {(y + 24) / 96} 0.4 0.4\n")
+    return root

@@ -6,15 +6,13 @@ import io
 import json
 from pathlib import Path
 
-import cv2
-import numpy as np
 import pytest
 
 pytest.importorskip("torch", reason="training needs torch: pip install -e '.[train]'")
 pytest.importorskip("ultralytics", reason="training the detector needs ultralytics: pip install -e '.[train]'")
 
 import torch
-from drawn_faces import drawn_face
+from drawn_faces import write_pictures
 from rich.console import Console
 from tiny_yolo import TINY
 
@@ -29,17 +27,7 @@ RECIPE = DetectorRecipe(name="tiny", imgsz=96, epochs=2, batch=4, warmup_epochs=
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Eight pictures to train on and four to judge by, one drawn face each."""
-    root, rng = tmp_path_factory.mktemp("faces"), np.random.default_rng(1)
-    for split, count in (("train", 8), ("val", 4)):
-        for kind in ("images", "labels"):
-            (root / kind / split).mkdir(parents=True)
-        for i in range(count):
-            picture = np.full((96, 96, 3), 90, np.uint8)
-            x, y = (int(v) for v in rng.integers(0, 48, 2))
-            picture[y : y + 48, x : x + 48] = drawn_face(i % 7, rng)[..., None]
-            cv2.imwrite(str(root / "images" / split / f"{i}.png"), picture)
-            (root / "labels" / split / f"{i}.txt").write_text(f"0 {(x + 24) / 96} {(y + 24) / 96} 0.4 0.4\n")
-    return root
+    return write_pictures(tmp_path_factory.mktemp("faces"), 8, 4)
 
 
 @pytest.fixture(scope="module")

@@ -43,7 +43,7 @@ def same(a: dict, b: dict) -> bool:
 
 
 def test_a_run_killed_in_an_epoch_ends_with_the_weights_of_one_that_was_not(drawn: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "trainer.cli", "train", "emotion_cnn", "--data", str(drawn), "--run", str(tmp_path / "cut")]
+    command = [sys.executable, "-m", "trainer.cli", "train", "emotion_cnn_teacher", "--data", str(drawn), "--run", str(tmp_path / "cut")]
     command += [part for change in SMALL for part in ("--set", change)]
     root = Path(__file__).parents[2]
     with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, cwd=root) as process:
@@ -55,13 +55,13 @@ def test_a_run_killed_in_an_epoch_ends_with_the_weights_of_one_that_was_not(draw
     assert process.returncode == -signal.SIGKILL
     done = subprocess.run(command, capture_output=True, text=True, cwd=root, check=True)
     assert "resumed after epoch" in done.stderr
-    train(load_recipe(FOLDER / "emotion_cnn.yaml", SMALL), drawn, tmp_path / "whole", quiet())
+    train(load_recipe(FOLDER / "emotion_cnn_teacher.yaml", SMALL), drawn, tmp_path / "whole", quiet())
     assert same(weights(tmp_path / "cut"), weights(tmp_path / "whole"))
 
 
 def test_another_seed_gives_other_weights(drawn: Path, tmp_path: Path) -> None:
     for seed in (1, 2):
-        train(load_recipe(FOLDER / "emotion_cnn.yaml", [*SMALL, "epochs=1", f"seed={seed}"]), drawn, tmp_path / str(seed), quiet())
+        train(load_recipe(FOLDER / "emotion_cnn_teacher.yaml", [*SMALL, "epochs=1", f"seed={seed}"]), drawn, tmp_path / str(seed), quiet())
     assert not same(weights(tmp_path / "1"), weights(tmp_path / "2"))
 
 
@@ -85,7 +85,7 @@ def test_kaggles_two_spellings_train_to_the_same_weights(header: str, drawn: Pat
     path = tmp_path / "spelt.csv"
     path.write_text("\n".join([header, *(",".join(row[k] for k in order) for row in rows)]) + "\n")
     for name, data in (("one", drawn), ("two", path)):
-        train(load_recipe(FOLDER / "emotion_cnn.yaml", [*SMALL, "epochs=1"]), data, tmp_path / name, quiet())
+        train(load_recipe(FOLDER / "emotion_cnn_teacher.yaml", [*SMALL, "epochs=1"]), data, tmp_path / name, quiet())
     assert same(weights(tmp_path / "one"), weights(tmp_path / "two"))
 
 
@@ -93,7 +93,7 @@ def test_kaggles_two_spellings_train_to_the_same_weights(header: str, drawn: Pat
 def test_class_folders_train_also_where_a_class_has_no_picture(without: int | None, tmp_path: Path) -> None:
     data = write_folders(tmp_path / "data", without)
     changes = [*SMALL, "epochs=1", "loss.class_weights=1"]
-    metrics = train(load_recipe(FOLDER / "emotion_cnn.yaml", changes), data, tmp_path / "run", quiet())
+    metrics = train(load_recipe(FOLDER / "emotion_cnn_teacher.yaml", changes), data, tmp_path / "run", quiet())
     assert 0 <= metrics["fer2013_accuracy"] <= 1
     assert metrics["loss"] == pytest.approx(3.3, abs=1.0)  # two heads of about ln 7 each, the second weighing .7
 
@@ -102,13 +102,13 @@ def test_a_folder_with_a_broken_picture_is_one_sentence_that_names_it(tmp_path: 
     data = write_folders(tmp_path / "data")
     (data / "train" / "happy" / "torn.png").write_bytes(b"\x89PNG\r\n no more")
     with pytest.raises(UsageError, match=r"torn\.png"):
-        train(load_recipe(FOLDER / "emotion_cnn.yaml", SMALL), data, tmp_path / "run", quiet())
+        train(load_recipe(FOLDER / "emotion_cnn_teacher.yaml", SMALL), data, tmp_path / "run", quiet())
 
 
 def test_a_student_learns_from_its_teacher_alone(drawn: Path, tmp_path: Path) -> None:
-    train(load_recipe(FOLDER / "emotion_cnn.yaml", [*SMALL, "epochs=6"]), drawn, tmp_path / "teacher", quiet())
+    train(load_recipe(FOLDER / "emotion_cnn_teacher.yaml", [*SMALL, "epochs=6"]), drawn, tmp_path / "teacher", quiet())
     changes = [*SMALL, "epochs=6", f"distill.teachers=['{tmp_path / 'teacher'}']", "distill.weight=1"]
-    train(load_recipe(FOLDER / "emotion_cnn.yaml", changes), drawn, tmp_path / "student", quiet())
+    train(load_recipe(FOLDER / "emotion_cnn_teacher.yaml", changes), drawn, tmp_path / "student", quiet())
     views = torch.randint(0, 256, (64, 1, 40, 40), dtype=torch.uint8)
     teacher, student = (load_run(tmp_path / name)[0](views)[1].softmax(1) for name in ("teacher", "student"))
     start, _, _ = load_run(tmp_path / "student")
@@ -131,9 +131,9 @@ def test_a_frozen_backbone_keeps_its_weights_and_statistics_while_the_heads_lear
 
 
 def test_a_run_starts_from_the_weights_of_an_earlier_one(drawn: Path, tmp_path: Path) -> None:
-    train(load_recipe(FOLDER / "emotion_cnn.yaml", [*SMALL, "epochs=2"]), drawn, tmp_path / "first", quiet())
+    train(load_recipe(FOLDER / "emotion_cnn_teacher.yaml", [*SMALL, "epochs=2"]), drawn, tmp_path / "first", quiet())
     changes = [*SMALL, "epochs=1", f"model.weights='{tmp_path / 'first'}'", "optimizer.lr=1e-9", "ema=0"]
-    train(load_recipe(FOLDER / "emotion_cnn.yaml", changes), drawn, tmp_path / "second", quiet())
+    train(load_recipe(FOLDER / "emotion_cnn_teacher.yaml", changes), drawn, tmp_path / "second", quiet())
     before = torch.load(tmp_path / "first" / "best.ckpt", weights_only=True)["ema"]["classifier.heads.crowd.weight"]
     assert torch.allclose(weights(tmp_path / "second")["classifier.heads.crowd.weight"], before, atol=1e-4)
 
@@ -228,13 +228,13 @@ def test_the_loop_says_in_what_it_computes(has: bool, said: str, drawn: Path, tm
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(precision, "cpu_has_bf16", lambda: has)
     console = Console(file=io.StringIO(), width=200)
-    train(load_recipe(FOLDER / "emotion_cnn.yaml", [*SMALL, "epochs=1"]), drawn, tmp_path, console, 16)
+    train(load_recipe(FOLDER / "emotion_cnn_teacher.yaml", [*SMALL, "epochs=1"]), drawn, tmp_path, console, 16)
     assert said in console.file.getvalue()
 
 
 def test_a_run_of_another_network_is_refused_and_kept(drawn: Path, tmp_path: Path) -> None:
-    train(load_recipe(FOLDER / "emotion_cnn.yaml", [*SMALL, "epochs=1"]), drawn, tmp_path, quiet(), 16)
+    train(load_recipe(FOLDER / "emotion_cnn_teacher.yaml", [*SMALL, "epochs=1"]), drawn, tmp_path, quiet(), 16)
     before = (tmp_path / "recipe.json").read_text()
     with pytest.raises(UsageError, match="another network"):
-        train(load_recipe(FOLDER / "emotion_cnn.yaml", [*SMALL, "model.widths=[8, 24]"]), drawn, tmp_path, quiet(), 16)
+        train(load_recipe(FOLDER / "emotion_cnn_teacher.yaml", [*SMALL, "model.widths=[8, 24]"]), drawn, tmp_path, quiet(), 16)
     assert (tmp_path / "recipe.json").read_text() == before

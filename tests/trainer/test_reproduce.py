@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from drawn_faces import write_pictures
 
 from engines.errors import UsageError
 from trainer.cli import cli
@@ -26,14 +27,17 @@ def test_teacher_student_and_export_come_of_one_command(drawn: Path, tmp_path: P
     from engines import load_classifier
 
     monkeypatch.setenv("FER_RUNS", str(tmp_path / "untouched"))
-    changes = [*SMALL, "distill.teachers=[plain_cnn]"]
+    changes = [*SMALL, "distill.teachers=[plain_cnn]", "model.weights=none"]
     command = ("emotion_cnn", "--data", str(drawn), "--epochs", "1", "--limit", "64", "--output", str(tmp_path / "small"))
+    with pytest.raises(UsageError, match="--pictures"):
+        reproduce(*command, changes=changes)
+    command = (*command, "--pictures", str(write_pictures(tmp_path / "faces", 8, 4)))
     said = reproduce(*command, changes=changes)
     assert "fer2013_accuracy" in said
-    assert {path.name for path in (tmp_path / "small" / "runs").iterdir()} == {"emotion_cnn", "plain_cnn"}
+    assert {path.name for path in (tmp_path / "small" / "runs").iterdir()} == {"emotion_cnn", "plain_cnn", "unlabelled_faces.npy"}
     assert not (tmp_path / "untouched").exists()
     recipe = json.loads((tmp_path / "small" / "runs" / "emotion_cnn" / "recipe.json").read_text())
-    assert recipe["distill"]["teachers"] == [str(tmp_path / "small" / "runs" / "plain_cnn")]
+    assert recipe["distill"]["teachers"] == ["plain_cnn"]
     assert load_classifier(str(tmp_path / "small" / "emotion_cnn.onnx")).contract.input_size == 40
     assert reproduce(*command, changes=changes) == said  # nothing is trained twice
 
