@@ -70,8 +70,8 @@ def measure_engines(
     if not backends or not precisions or not batches:
         raise UsageError("nothing to measure: name one backend, one precision and one batch size at least")
     about = host.manifest()
-    shipped = dict.fromkeys((manifest.DEFAULTS["detector"], select.default_detector()))
-    tasks = [("detector", detectors or shipped), ("classifier", classifiers or (manifest.DEFAULTS["classifier"],))]
+    named = {"detector": detectors, "classifier": classifiers}
+    tasks = [(task, names or dict.fromkeys((manifest.DEFAULTS[task], select.default_model(task)))) for task, names in named.items()]
     found: list[Combination] = []
     for task, names in tasks:
         for name, backend, precision in itertools.product(names, backends, precisions):

@@ -107,7 +107,7 @@ def kept_model() -> Path:
 def own_detector(job: Job) -> Path | None:
     """The file of the full job's detector; None where it is the kept one itself, or none that OpenVINO reads."""
     name = job.settings.get("detect.model", "auto")
-    entry = manifest.find(select.default_detector() if name == "auto" else name, "detector")
+    entry = manifest.find(select.default_model("detector") if name == "auto" else name, "detector")
     kept = json.loads((_MODELS / "models.json").read_text())["yolo11n_face_unpruned"]["made_from_sha256"]
     if entry.digest == kept or entry.path.suffix.lower() not in (".onnx", ".xml"):
         return None

@@ -140,7 +140,8 @@ def load_classifier(
     model: str | Path | None = None, *, head: str = "crowd", backend: str = "auto", device: str = "auto", threads: int | None = None,
     precision: str | None = None, rebuild: str = "never", options: Mapping[str, Any] | None = None,
 ) -> Classifier:
-    """Loads an expression classifier: None = the shipped one, a shipped name, or a path to .onnx, .xml or .engine.
+    """Loads an expression classifier: None = the shipped one (in int8 where the CPU does that fastest), a shipped name, or a path to
+    .onnx, .xml or .engine.
 
     `head`: "crowd" (trained on ten taggers' votes) or "fer2013" (the original labels). The rest as in load_detector. A user's
     ONNX takes (N, 1, S, S) or (N, 3, S, S) RGB, uint8 or float, and may carry in its metadata `labels` (JSON list),
@@ -152,6 +153,7 @@ def load_classifier(
         entry = manifest.Entry("fake", "classifier", Path("fake.classifier"), ClassifierContract(), sha256="fake")
     else:
         select.check(backend, device, model)
+        model = select.default_model("classifier", backend, device, precision) if model is None else model
         fit.made_to_fit(model, device=device, precision=precision, rebuild=rebuild)
         entry = manifest.find(model, "classifier")
     parsed = read_onnx(entry.path) if entry.path.suffix.lower() == ".onnx" and not entry.declared else None

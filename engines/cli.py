@@ -29,7 +29,7 @@ def list_(no_speed: bool) -> None:
     """Shown: the shipped models (verified against their SHA-256), the backends, what `auto` chooses, and how fast each is here."""
     from engines import manifest, select
 
-    defaults = (select.default_detector(), manifest.DEFAULTS["classifier"])
+    defaults = tuple(select.default_model(task) for task in manifest.TASKS)
     click.echo("models")
     for entry in manifest.shipped().values():
         try:

@@ -217,7 +217,7 @@ def load_detector(
     precision: str | None = None, requests: int = 1, unsafe_pickle: bool = False, rebuild: str = "never",
     options: Mapping[str, Any] | None = None,
 ) -> Detector:
-    """Loads a face detector: None = the shipped one (in int8 where the CPU does that fastest, see select.default_detector), a shipped
+    """Loads a face detector: None = the shipped one (in int8 where the CPU does that fastest, see select.default_model), a shipped
     name, or a path to .onnx, .xml, .engine, or a YuNet's or SCRFD's .onnx.
 
     `conf`: score from which a box is a face, None = the model's own. `imgsz`: longer side of the input, pixels, a multiple of
@@ -233,7 +233,7 @@ def load_detector(
         entry = manifest.Entry("fake", "detector", Path("fake.detector"), DetectorContract(), sha256="fake")
         return Detector(select.open_backend(entry.path, select.choose(backend, device), purpose="detector"), entry, **settings)
     select.check(backend, device, model)
-    model = select.default_detector(backend, device, precision) if model is None else model
+    model = select.default_model("detector", backend, device, precision) if model is None else model
     fit.made_to_fit(model, device=device, precision=precision, imgsz=imgsz, rebuild=rebuild)
     entry = manifest.find(model, "detector", unsafe_pickle=unsafe_pickle)
     kind: type[Detector] = Detector

@@ -22,7 +22,7 @@ MODELS = Path(__file__).parent / "models"
 TASKS = ("detector", "classifier")
 DEFAULTS = {"detector": "yolo11n_face", "classifier": "emotion_cnn"}
 """What `model=None` means."""
-INT8 = {"yolo11n_face": "yolo11n_face_int8"}
+INT8 = {"yolo11n_face": "yolo11n_face_int8", "emotion_cnn": "emotion_cnn_int8"}
 """A default's twin in int8 that answers as well; what `auto` takes instead on CPUs that are fastest at int8."""
 SUFFIXES = (".onnx", ".xml", ".engine", ".pt")
 _CONTRACTS: dict[str, Any] = {"detector": DetectorContract, "classifier": ClassifierContract}

@@ -131,12 +131,14 @@ def for_entry(
     return dataclasses.replace(manifest.find(path, entry.task), name=entry.name), Choice(name, gpu, reason)
 
 
-def default_detector(backend: str = "auto", device: str = "auto", precision: str | None = None, *, gpus: int | None = None) -> str:
-    """The shipped detector that `model=None` means on this machine: in int8 where OpenVINO runs it, on a CPU that is fastest at that.
+def default_model(
+    task: str, backend: str = "auto", device: str = "auto", precision: str | None = None, *, gpus: int | None = None
+) -> str:
+    """The shipped model that `model=None` means on this machine: in int8 where OpenVINO runs it, on a CPU that is fastest at that.
 
     Not where a GPU would run it, nor where a `precision` is asked for. Raises UsageError for names that do not exist.
     """
-    name = manifest.DEFAULTS["detector"]
+    name = manifest.DEFAULTS[task]
     on_openvino = backend in ("auto", "openvino") and _gpu(backend, device, gpus) is None and installed("openvino")
     return manifest.INT8[name] if on_openvino and precision is None and cpu.int8_is_fastest() else name
 

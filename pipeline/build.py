@@ -239,7 +239,7 @@ def _batched(config: Config, live: bool) -> Config:
 def _models(config: Config, options: Options) -> tuple[Detector, Classifier]:
     on = {"backend": config.backend, "device": config.device, "rebuild": config.rebuild}
     detector = load_detector(
-        None if config.detect.model == "auto" else config.detect.model,
+        _chosen(config.detect.model),
         conf=config.detect.conf,
         imgsz=config.detect.imgsz,
         threads=config.detect.threads,
@@ -247,7 +247,11 @@ def _models(config: Config, options: Options) -> tuple[Detector, Classifier]:
         unsafe_pickle=options.unsafe_pickle,
         **on,
     )
-    return detector, load_classifier(config.classify.model, head=config.classify.head, threads=config.classify.threads, **on)
+    return detector, load_classifier(_chosen(config.classify.model), head=config.classify.head, threads=config.classify.threads, **on)
+
+
+def _chosen(model: str) -> str | None:
+    return None if model == "auto" else model
 
 
 def _annotated(path: str, name: str | None, config: Config, options: Options) -> Sink:

@@ -52,7 +52,7 @@ class Track(_Section):
 class Classify(_Section):
     """Reading expressions."""
 
-    model: str = Field("emotion_cnn", description="name of a shipped model, or a path")
+    model: str = Field("auto", description="auto: the shipped one, in int8 where the CPU does that fastest; a shipped name, or a path")
     head: Literal["crowd", "fer2013"] = Field("crowd", description="labels of ten taggers, or FER2013's own")
     max_faces: int = Field(8, ge=1, description="budget: most crops classified per frame; pictures: all")
     max_age_s: float = Field(0.0, ge=0, description="a track classified more recently than this is not classified again")

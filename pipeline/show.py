@@ -43,7 +43,7 @@ def models() -> list[dict[str, Any]]:
     from engines import manifest, select
     from engines.errors import ModelError
 
-    defaults = (select.default_detector(), manifest.DEFAULTS["classifier"])
+    defaults = [select.default_model(task) for task in manifest.TASKS]
     found = []
     for entry in manifest.shipped().values():
         try:

@@ -33,10 +33,10 @@ def cli(debug: bool) -> None:
     \b
     Examples:
       fer-train data inspect fer2013.npz --picture samples.png
-      fer-train train emotion_cnn --data fer2013.npz
+      fer-train train emotion_cnn_teacher --data fer2013.npz
       fer-train train resnet18 --data fer2013.npz --set optimizer.lr=0.05 --run ~/runs/r18
       fer-train evaluate --model emotion_cnn --data fer2013.npz --report out/report
-      fer-train compare emotion_cnn resnet18 googlenet --data fer2013.npz --epochs 4
+      fer-train compare emotion_cnn_teacher resnet18 googlenet --data fer2013.npz --epochs 4
       fer-train export ~/runs/long --data fer2013.npz
       fer-train detector train yolo11n_face --start yolo11n_face.pt --data faces/
       fer-train reproduce emotion_cnn --data fer2013.npz --pictures faces/
@@ -80,7 +80,7 @@ def train(recipe: str, data: Path, run: Path | None, epochs: int | None, limit: 
 
     \b
     Examples:
-      fer-train train emotion_cnn --data fer2013.npz
+      fer-train train emotion_cnn_teacher --data fer2013.npz
       fer-train train configs/train/googlenet_focal.yaml --data train.csv --epochs 2 --limit 2000
     """
     from rich.console import Console
@@ -128,7 +128,7 @@ def compare(
 
     \b
     Example:
-      fer-train compare emotion_cnn plain_cnn resnet18 --data fer2013.npz --epochs 4 --output out/compare
+      fer-train compare emotion_cnn_teacher plain_cnn resnet18 --data fer2013.npz --epochs 4 --output out/compare
     """
     from rich.console import Console
 

@@ -166,7 +166,8 @@ def _load_file(net: nn.Module, weights: str) -> None:
         return
     if not path.is_file():
         expected = "none, imagenet, package:NAME, a .pth or .safetensors file, or a run"
-        raise UsageError(f"model.weights names no file or run: {weights}; expected {expected}")
+        first = "" if path.suffix else f" (fer-train train {weights} makes one of a recipe of that name)"
+        raise UsageError(f"model.weights names no file or run: {weights}; expected {expected}{first}")
     if path.suffix == ".safetensors":
         from safetensors.torch import load_file
 

@@ -11,8 +11,8 @@ from .conftest import bench
 
 def test_each_combination_is_a_row_measured_or_with_a_reason(capfd: pytest.CaptureFixture[str]) -> None:
     ran = bench(
-        capfd, "engines", "--detector", "yolo11n_face", "--backend", "fake,tensorrt", "--precision", "f32", "--batch", "1,3",
-        "--seconds", 1, "--json",
+        capfd, "engines", "--detector", "yolo11n_face", "--classifier", "emotion_cnn", "--backend", "fake,tensorrt", "--precision", "f32",
+        "--batch", "1,3", "--seconds", 1, "--json",
     )  # fmt: skip
     assert ran.code == 0, ran.err
     rows = ran.document["rows"]

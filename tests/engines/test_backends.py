@@ -141,16 +141,17 @@ def test_a_gpu_that_is_not_there_is_an_engine_error():
         (("avx512_vnni",), {"gpus": 1, "device": "cpu"}, "yolo11n_face_int8"),
     ],
 )
-def test_the_default_detector_is_in_int8_where_the_cpu_is_fastest_at_that(monkeypatch, units, asked, expected):
+def test_the_default_is_in_int8_where_the_cpu_is_fastest_at_that(monkeypatch, units, asked, expected):
     monkeypatch.setattr("engines.cpu.units", lambda: units)
-    assert select.default_detector(**({"gpus": 0} | asked)) == expected
+    assert select.default_model("detector", **({"gpus": 0} | asked)) == expected
     if "gpus" not in asked and asked.get("backend") != "onnxruntime":
         assert load_detector(**asked).name == expected
+        assert load_classifier(**asked).name == expected.replace("yolo11n_face", "emotion_cnn")
 
 
 def test_auto_on_a_cpu_is_openvino_and_says_so(caplog):
     with caplog.at_level(logging.INFO, "engines"):
-        load_classifier(device="cpu")
+        load_classifier("emotion_cnn", device="cpu")
     assert "classifier emotion_cnn runs on openvino, cpu (auto: device cpu was asked for)" in caplog.text
     assert select.choose(gpus=0) == select.Choice("openvino", "cpu", "auto: no NVIDIA GPU")
 
