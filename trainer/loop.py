@@ -29,7 +29,7 @@ from trainer.data import DataWarning, FaceSet, class_counts, class_weights, crow
 from trainer.distill import Teachers, load_unlabelled
 from trainer.evaluate import evaluate_model
 from trainer.losses import smoothed, soft_loss
-from trainer.models import Ema, build_model, parameters
+from trainer.models import Ema, blend, build_model, parameters
 from trainer.precision import chosen
 from trainer.recipes import Recipe
 
@@ -63,6 +63,7 @@ def train(recipe: Recipe, data: Path, run: Path, console: Console, limit: int | 
     optimizer = make_optimizer(bare, recipe)
     model, optimizer = fabric.setup(bare, optimizer)
     ema, state, first, metrics = Ema(bare, recipe.ema), Progressed(), 0, {}
+    start = {k: v.clone() for k, v in ema.shadow.items()}
     teachers = fabric.to_device(Teachers(recipe)) if recipe.distill.teachers else None
     unlabelled = load_unlabelled(recipe.distill.unlabelled) if recipe.distill.unlabelled else None
     images, targets = planes(faces.images), targets_of(faces, recipe)
@@ -121,7 +122,8 @@ def train(recipe: Recipe, data: Path, run: Path, console: Console, limit: int | 
                 ema.update(bare, at)
                 losses += loss.item()
                 progress.update(bar, advance=1, loss=f"loss {losses / (step + 1):.3f}")
-        metrics = evaluate_model(network_of(recipe, ema.shadow).to(memory_format=torch.channels_last), validation, recipe.input_size)
+        counts = blend(ema.shadow, start, recipe.model.keep)
+        metrics = evaluate_model(network_of(recipe, counts).to(memory_format=torch.channels_last), validation, recipe.input_size)
         metrics |= {"epoch": epoch + 1, "loss": losses / steps}
         metrics |= {"seconds": time.monotonic() - began, "cpu_s": time.process_time() - cpu_began}
         better = advance(state, metrics, recipe)
@@ -129,7 +131,7 @@ def train(recipe: Recipe, data: Path, run: Path, console: Console, limit: int | 
             saved = {"model": bare.state_dict(), "optimizer": optimizer.state_dict(), "ema": ema.shadow, "epoch": epoch + 1}
             saved |= {"metrics": metrics, "progressed": asdict(state)}
             if better:
-                save({key: saved[key] for key in ("ema", "epoch", "metrics")}, run / "best.ckpt")
+                save({"ema": counts, "epoch": epoch + 1, "metrics": metrics}, run / "best.ckpt")
             save(saved, checkpoint)
             _record(run, console, metrics)
         fabric.barrier()

@@ -7,6 +7,7 @@ engine do it alike.
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -211,6 +212,15 @@ def _freeze(net: nn.Module, blocks: int) -> None:
 def parameters(model: nn.Module) -> int:
     """Number of values."""
     return sum(p.numel() for p in model.parameters())
+
+
+def blend(weights: Mapping[str, Tensor], others: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:
+    """Two sets of weights of one network as one: (1 − share) of the first and `share` of the second; whole-number buffers are the first's.
+
+    A network fine-tuned and what it started from answer so almost as their ensemble would, for the price of one (Wortsman et al. 2022,
+    "Robust fine-tuning of zero-shot models").
+    """
+    return {k: v.lerp(others[k].to(v), share) if v.dtype.is_floating_point else v for k, v in weights.items()}
 
 
 class Ema:

@@ -39,6 +39,7 @@ class ModelSettings(_Part):
     widths: list[int] = Field([32, 64, 128, 256], description="channels of each stage (emotion_cnn, plain_cnn)")
     dropout: float = Field(0.3, ge=0, lt=1, description="before the heads")
     weights: str = Field("none", description="none | imagenet (a download) | package:NAME (of PyPI) | a .pth or .safetensors file | a run")
+    keep: float = Field(0.0, ge=0, lt=1, description="share of the weights it started from in those that count (Wortsman et al. 2022)")
     image_size: int | None = Field(None, ge=32, le=480, description="side to which the window is enlarged inside the network")
     unfreeze_blocks: int | None = Field(None, ge=0, description="train the heads and so many last blocks only; default: everything")
 

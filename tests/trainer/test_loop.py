@@ -138,6 +138,21 @@ def test_a_run_starts_from_the_weights_of_an_earlier_one(drawn: Path, tmp_path: 
     assert torch.allclose(weights(tmp_path / "second")["classifier.heads.crowd.weight"], before, atol=1e-4)
 
 
+def test_what_counts_keeps_its_share_of_the_weights_it_started_from_also_after_a_cut(drawn: Path, tmp_path: Path) -> None:
+    train(load_recipe(FOLDER / "emotion_cnn_teacher.yaml", [*SMALL, "epochs=1"]), drawn, tmp_path / "first", quiet())
+    before = torch.load(tmp_path / "first" / "best.ckpt", weights_only=True)["ema"]
+    changes = [*SMALL, f"model.weights='{tmp_path / 'first'}'", "model.keep=0.25", "ema=0"]
+    for epochs in (1, 2):  # the second call goes on where the first ended
+        train(load_recipe(FOLDER / "emotion_cnn_teacher.yaml", [*changes, f"epochs={epochs}"]), drawn, tmp_path / "second", quiet())
+        trained, best = (torch.load(tmp_path / "second" / name, weights_only=True) for name in ("last.ckpt", "best.ckpt"))
+        assert best["epoch"] == epochs
+        expected = {k: 0.75 * v + 0.25 * before[k] for k, v in trained["ema"].items() if v.dtype.is_floating_point}
+        assert all(torch.allclose(best["ema"][k], v, atol=1e-6) for k, v in expected.items())
+        assert not torch.allclose(best["ema"]["backbone.0.weight"], trained["ema"]["backbone.0.weight"], atol=1e-6)
+        trained["progressed"]["best"] = -1.0  # so that the next epoch counts, whatever it reaches
+        torch.save(trained, tmp_path / "second" / "last.ckpt")
+
+
 def test_soft_loss_is_cross_entropy_for_hard_targets_and_leaves_out_rows_without_mass() -> None:
     logits, label = torch.randn(5, 7), torch.tensor([0, 3, 6, 2, 2])
     target = smoothed(label, 7, 0.0)
