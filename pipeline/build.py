@@ -227,12 +227,13 @@ def _batched(config: Config, live: bool) -> Config:
     """How many frames go through the detector together, where the configuration leaves that open.
 
     On CPU cores one thread per picture is cheapest, and files always have the next picture at hand: four for each core, since at the end of
-    a batch a core is idle (8 instead of 4 frames for two cores: 1.05 times as fast at 720p, 1.08 at 360p). A camera has not: its one frame
-    gets all cores, since it is waited for.
+    a batch a core is idle (8 instead of 4 frames for two cores: 1.05 times as fast at 720p, 1.08 at 360p), and eight for small inputs (1.07
+    times at 320 pixels). A camera has not: its one frame gets all cores, since it is waited for.
     """
     cuda = "cuda" in config.device
     parallel = config.detect.parallel or (1 if live or cuda else min(cores(), config.detect.threads or 4, 4))
-    max_batch = config.max_batch or (16 if cuda else parallel if live else parallel * max(4, 2 * config.detect.interval))
+    ahead = max(4 if config.detect.imgsz > 320 else 8, 2 * config.detect.interval)
+    max_batch = config.max_batch or (16 if cuda else parallel if live else parallel * ahead)
     return config.model_copy(update={"max_batch": max_batch, "detect": config.detect.model_copy(update={"parallel": parallel})})
 
 

@@ -36,7 +36,7 @@ def cli(debug: bool) -> None:
       fer-train train emotion_cnn_teacher --data fer2013.npz
       fer-train train resnet18 --data fer2013.npz --set optimizer.lr=0.05 --run ~/runs/r18
       fer-train evaluate --model emotion_cnn --data fer2013.npz --report out/report
-      fer-train compare emotion_cnn_teacher resnet18 googlenet --data fer2013.npz --epochs 4
+      fer-train compare emotion_cnn_teacher resnet18 googlenet_ce --data fer2013.npz --epochs 4
       fer-train export ~/runs/long --data fer2013.npz
       fer-train detector train yolo11n_face --start yolo11n_face.pt --data faces/
       fer-train reproduce emotion_cnn --data fer2013.npz --pictures faces/
