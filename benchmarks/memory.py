@@ -24,7 +24,8 @@ from benchmarks.tables import console
 from engines.errors import FerError, UsageError
 
 MOST_MB = 900.0
-_FASTEST, _RATE = 200, 30
+_RATE = 30
+_FASTEST, _PIXELS_PER_S = 1000, 4e8
 """Frames a second that the clip is long enough for; of the clip."""
 
 
@@ -47,7 +48,8 @@ def measure_memory(
     with tempfile.TemporaryDirectory(prefix="fer-memory-") as name:
         folder = Path(name)
         say(f"composing a clip of {width}×{height}")
-        seconds = total_s * (1.0 if paced else _FASTEST / _RATE)
+        fastest = min(_FASTEST, _PIXELS_PER_S / (width * height))
+        seconds = total_s * (1.0 if paced else fastest / _RATE)
         clip = long_clip(folder / "two faces.mp4", 2, seconds, width=width, height=height, rate=_RATE)
         more = [*(["--realtime"] if paced else []), *(part for change in changes for part in ("--set", change))]
         errors = folder / "errors.txt"
