@@ -1,8 +1,8 @@
 """int8 in OpenVINO's own form: NNCF on the network as OpenVINO reads it, with FakeQuantize instead of Q/DQ pairs.
 
-OpenVINO 2026.4 answers the shipped detector with Q/DQ pairs, signed or not, as if at random (its confidences correlate by .05 with those
-of fp32; ONNX Runtime's, of the same file, by .998), so for OpenVINO that graph is not the one to take. Here activations may be asymmetric,
-too, which TensorRT forbids.
+OpenVINO 2026.4 answers the shipped detector with Q/DQ pairs, signed or not, as if at random (its confidences correlate by .1 at most
+with those of fp32; ONNX Runtime's, of the same file, by .998), so for OpenVINO that graph is not the one to take. Here activations may be
+asymmetric, too, which TensorRT forbids.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ def test_each_codec_keeps_frames_times_and_sound(media: Path, tmp_path: Path, ma
 def test_the_last_frames_are_shown_however_fragments_fall(tmp_path: Path, make, codec: str) -> None:
     """Where only B-frames were left for the last fragment, the frames shown after them were cut off (36 frames gave 35)."""
     frames = [make.frame(i, image=make.picture(96, 64, shade=20 + i)) for i in range(60)]
-    # libx265, which has crashed once in some two thousand such encodings, at the end of one, is asked every third time.
+    # libx265, which has crashed once in some sixteen hundred such encodings, at the end of one, is asked every third time.
     for count in range(31, 60, 3 if codec == "hevc" else 1):
         sink = VideoSink(tmp_path / "a.mp4", codec=here(codec), preset="veryfast", draw=False, overwrite=True)
         make.drive(sink, frames[:count])
