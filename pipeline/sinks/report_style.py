@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline.draw import COLOURS
+from pipeline.labels import COLOURS
 
 _COLOURS = "".join(f".{label}{{--c:rgb({r} {g} {b})}}" for label, (r, g, b) in COLOURS.items())
 

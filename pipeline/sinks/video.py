@@ -22,7 +22,7 @@ from typing import Any
 
 import av
 
-from pipeline.draw import draw_faces
+from pipeline.draw import Told, draw_faces
 from pipeline.errors import SinkError
 from pipeline.flow.batch import Batch, Ended
 from pipeline.sinks.audio import Audio
@@ -65,6 +65,7 @@ class VideoSink:
         check_codec(codec, self.path, preset)
         self._coding: dict[str, Any] = {"codec": codec, "preset": preset, "crf": crf, "threads": threads}
         self._top_k, self._draw = top_k, draw
+        self._told: Told = {}
         self._metadata = {"title": title or "", "comment": f"Faces analysed by fer-stream. Purpose: {purpose or 'not declared'}"}
         self._overwrite = overwrite
         self._pictures = Pictures()
@@ -96,7 +97,7 @@ class VideoSink:
     def _write_frame(self, frame: Frame) -> None:
         picture = self._pictures.copy(frame.image)
         if self._draw:
-            draw_faces(canvas_of(picture, is_bt709(frame.image)), frame.faces, self._top_k)
+            draw_faces(canvas_of(picture, is_bt709(frame.image)), frame.faces, self._top_k, told=self._told, time_s=frame.pts_s)
         if self._writer is not None and (picture.width, picture.height) != self._writer.size:
             picture = self._pictures.letterboxed(picture, *self._writer.size)
         self._guarded(lambda: self._encode(frame, picture))

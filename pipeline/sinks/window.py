@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import threading
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -19,7 +20,7 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 
 from pipeline.canvas import BgrCanvas
-from pipeline.draw import draw_faces
+from pipeline.draw import Told, draw_faces
 from pipeline.errors import SinkError
 from pipeline.flow.batch import Batch
 from pipeline.sinks.planes import bgr_of
@@ -49,6 +50,7 @@ class WindowSink:
 
     def __init__(self, *, top_k: int = 3, on_close: Callable[[], None] | None = None, command: Sequence[str] | None = None) -> None:
         self._top_k, self._on_close = top_k, on_close
+        self._told: defaultdict[str, Told] = defaultdict(dict)
         self._command = command or (sys.executable, "-P", str(Path(__file__).with_name("_window_child.py")))
         self._changed = threading.Condition()
         self._newest: dict[str, Frame] = {}
@@ -128,7 +130,7 @@ class WindowSink:
 
     def _message(self, name: str, frame: Frame, reformatter: VideoReformatter) -> bytes:
         image = bgr_of(frame, reformatter).copy()
-        draw_faces(BgrCanvas(image), frame.faces, self._top_k)
+        draw_faces(BgrCanvas(image), frame.faces, self._top_k, told=self._told[frame.source], time_s=frame.pts_s)
         if image.shape[1] > _WIDEST:
             image = cv2.resize(image, (_WIDEST, image.shape[0] * _WIDEST // image.shape[1]), interpolation=cv2.INTER_AREA)
         title = name.encode()

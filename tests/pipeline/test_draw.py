@@ -12,7 +12,8 @@ import supervision as sv
 from engines.contract import LABELS
 from pipeline import canvas as canvas_module
 from pipeline.canvas import BgrCanvas, YuvCanvas, beside, stamp, text_width
-from pipeline.draw import COLOURS, draw_faces, text_size
+from pipeline.draw import HOLD_S, draw_faces, text_size
+from pipeline.labels import COLOURS
 
 
 def faces(boxes, emotion="happy", ids=None, observed=True):
@@ -158,6 +159,48 @@ def test_in_a_crowd_no_label_covers_a_face():
     draw_faces(BgrCanvas(image), faces(boxes))
     covered = [(image[int(y1) + 6 : int(y2) - 6, int(x1) + 4 : int(x2) - 4] != 96).any(-1).mean() for x1, y1, x2, y2 in boxes]
     assert max(covered) < 0.25
+
+
+def drawn_in_turn(*pictures):
+    """What each (faces, time_s) leaves on its own grey picture, with one memory for all."""
+    told, images = {}, []
+    for who, time_s in pictures:
+        image = np.full((720, 1280, 3), 96, np.uint8)
+        draw_faces(BgrCanvas(image), who, told=told, time_s=time_s)
+        images.append(image)
+    return images
+
+
+def surer(who, probability):
+    who.data["smoothed"] = np.tile(np.float32([0.05, 0.05, 0.05, probability, 0.1, 0.05, 0.1]), (len(who), 1))
+    return who
+
+
+def test_words_stay_for_a_while_then_follow_what_is_known():
+    box = [[300, 200, 420, 360]]
+    sure = surer(faces(box), 0.9)
+    early, held, later = drawn_in_turn((faces(box), 1.0), (sure, 1.0 + 0.9 * HOLD_S), (sure, 1.0 + 1.01 * HOLD_S))
+    assert (held == early).all()
+    assert (later != early).any()
+    assert (later == drawn_in_turn((sure, 0.0))[0]).all()
+
+
+def test_another_label_is_written_at_once():
+    box = [[300, 200, 420, 360]]
+    for other in (faces(box, "sad"), faces(box, ids=[7]), faces([[300, 200, 520, 560]])):
+        assert (drawn_in_turn((faces(box), 1.0), (other, 1.01))[1] == drawn_in_turn((other, 1.01))[0]).all()
+
+
+def test_words_move_with_their_face():
+    first, second = drawn_in_turn((faces([[300, 200, 420, 360]]), 1.0), (faces([[340, 230, 460, 390]]), 1.03))
+    assert (second[30:, 40:] == first[:-30, :-40]).all()
+
+
+def test_what_is_remembered_is_of_the_faces_in_the_picture():
+    told, left, right = {}, [300, 200, 420, 360], [700, 200, 820, 360]
+    for time_s, boxes, ids in ((0.0, [left, right], [1, 2]), (0.03, [left], [2]), (0.06, [left], [-1])):
+        draw_faces(BgrCanvas(np.zeros((720, 1280, 3), np.uint8)), faces(boxes, ids=ids), told=told, time_s=time_s)
+        assert set(told) == {i for i in ids if i >= 0}
 
 
 def test_text_grows_with_the_picture():
