@@ -265,9 +265,9 @@ def recipe_path(text: str) -> Path:
 
 
 def _folder(name: str) -> Path:
-    from trainer.recipes import runs_folder
+    from trainer.recipes import in_runs
 
-    return runs_folder() / name
+    return in_runs(name)
 
 
 def main() -> None:

@@ -6,8 +6,6 @@ images that it has trained on would be too sure of themselves, and a face says t
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -17,7 +15,7 @@ from engines.contract import HEADS
 from engines.errors import UsageError
 from trainer.augment import centre
 from trainer.checkpoint import load_run
-from trainer.recipes import Recipe, runs_folder
+from trainer.recipes import Recipe, in_runs
 
 
 class Teachers(nn.Module):
@@ -26,7 +24,7 @@ class Teachers(nn.Module):
     def __init__(self, recipe: Recipe) -> None:
         super().__init__()
         self.temperature = recipe.distill.temperature
-        runs = [load_run(runs_folder() / Path(folder).expanduser()) for folder in recipe.distill.teachers]
+        runs = [load_run(in_runs(folder)) for folder in recipe.distill.teachers]
         for folder, (_, taught, _) in zip(recipe.distill.teachers, runs, strict=True):
             if taught.data.classes != recipe.data.classes or taught.data.colour != recipe.data.colour:
                 known = f"{', '.join(taught.data.classes)} in {taught.data.colour}"
@@ -49,7 +47,7 @@ class Teachers(nn.Module):
 
 def load_unlabelled(name: str) -> Tensor:
     """(N, 1, S, S) uint8 faces of a .npy file, under $FER_RUNS unless its path is absolute. Raises UsageError."""
-    path = runs_folder() / Path(name).expanduser()
+    path = in_runs(name)
     if not path.is_file():
         raise UsageError(f"distill.unlabelled names no file: {path}; make it with fer-train data faces PICTURES {path}")
     faces = np.load(path, allow_pickle=False)

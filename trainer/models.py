@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from engines.contract import HEADS
 from engines.errors import EngineError, UsageError
-from trainer.recipes import DataSettings, ModelSettings, runs_folder
+from trainer.recipes import DataSettings, ModelSettings, in_runs
 
 _IMAGENET = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
 
@@ -93,7 +93,7 @@ def build_model(model: ModelSettings, data: DataSettings) -> nn.Module:
     else:
         backbone, features = _of_timm(model) if model.name.startswith("timm:") else _of_torchvision(model)
         built = Adapted(backbone, features, classes, model.dropout, model.image_size)
-    if (run := runs_folder() / Path(model.weights).expanduser() / "best.ckpt").is_file():  # of an earlier run, heads included
+    if (run := in_runs(model.weights) / "best.ckpt").is_file():  # of an earlier run, heads included
         built.load_state_dict(torch.load(run, map_location="cpu", weights_only=True)["ema"])
     if model.unfreeze_blocks is not None:
         _freeze(built, model.unfreeze_blocks)
@@ -163,7 +163,7 @@ def _downloaded(fetch, name: str):
 def _load_file(net: nn.Module, weights: str) -> None:
     """A file's tensors into a network by name, where shapes agree; one where fewer than half do is not its file."""
     path = _in_package(weights.removeprefix("package:")) if weights.startswith("package:") else Path(weights).expanduser()
-    if weights == "none" or (runs_folder() / path / "best.ckpt").is_file():
+    if weights == "none" or (in_runs(weights) / "best.ckpt").is_file():
         return
     if not path.is_file():
         expected = "none, imagenet, package:NAME, a .pth or .safetensors file, or a run"

@@ -125,6 +125,11 @@ def runs_folder() -> Path:
     return Path(os.environ.get("FER_RUNS") or Path.home() / ".cache" / "fer-runs")
 
 
+def in_runs(name: str) -> Path:
+    """A run's folder, or a file beside the runs, by the name that a recipe has for it; paths that are absolute or begin with ~ stay."""
+    return runs_folder() / Path(name).expanduser()
+
+
 def load_recipe(path: Path, changes: Sequence[str] = ()) -> Recipe:
     """Read a recipe; `changes` are KEY=VALUE with dots (loss.focal_gamma=2), values as YAML text. Raises UsageError."""
     return read_recipe(Recipe, path, changes)

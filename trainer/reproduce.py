@@ -14,28 +14,31 @@ def reproduce_classifier(
     name: str, recipe_path: Callable[[str], Path], data: Path, pictures: Path | None, models: Path, console: Console,
     changes: Sequence[str] = (), epochs: int | None = None, limit: int | None = None,
 ) -> dict:  # fmt: skip
-    """Faces without labels, teachers, the model, then its export to `models`; what the runs folder holds already is not made again.
+    """Faces without labels, teachers and theirs, the model, then its export to `models`; what the runs folder holds is not made again.
 
     `pictures` are those that faces without labels are cut from. `changes` are of the model's recipe alone; `epochs` and `limit` (of
     training faces) are its teachers' too. Returns the metrics of the export; UsageError where `pictures` are wanted and not given.
     """
     from trainer.export import FER2013_MARGIN, export
     from trainer.loop import train
-    from trainer.recipes import load_recipe, runs_folder
+    from trainer.recipes import Recipe, in_runs, load_recipe
     from trainer.unlabelled import faces_from_pictures
 
-    runs, shorter = runs_folder(), [f"epochs={epochs}"] if epochs else []
-    recipe = load_recipe(recipe_path(name), [*changes, *shorter])
-    if recipe.distill.unlabelled and not (faces := runs / Path(recipe.distill.unlabelled).expanduser()).is_file():
-        if pictures is None:
-            raise UsageError(f"{name} learns from faces without labels, too; give pictures to cut them from with --pictures")
-        faces.parent.mkdir(parents=True, exist_ok=True)
-        console.print(f"{faces}: {faces_from_pictures(pictures, faces, FER2013_MARGIN)} faces")
-    for teacher in recipe.distill.teachers:
-        if not Path(teacher).expanduser().is_dir():
-            train(load_recipe(recipe_path(teacher), shorter), data, runs / teacher, console, limit)
-    train(recipe, data, runs / name, console, limit)
-    return export(runs / name, data, models, name)
+    shorter = [f"epochs={epochs}"] if epochs else []
+
+    def make(run: str, recipe: Recipe) -> None:
+        if recipe.distill.unlabelled and not (faces := in_runs(recipe.distill.unlabelled)).is_file():
+            if pictures is None:
+                raise UsageError(f"{run} learns from faces without labels, too; give pictures to cut them from with --pictures")
+            faces.parent.mkdir(parents=True, exist_ok=True)
+            console.print(f"{faces}: {faces_from_pictures(pictures, faces, FER2013_MARGIN)} faces")
+        for teacher in recipe.distill.teachers:
+            if not Path(teacher).expanduser().is_dir():
+                make(teacher, load_recipe(recipe_path(teacher), shorter))
+        train(recipe, data, in_runs(run), console, limit)
+
+    make(name, load_recipe(recipe_path(name), [*changes, *shorter]))
+    return export(in_runs(name), data, models, name)
 
 
 def reproduce_detector(
@@ -47,8 +50,8 @@ def reproduce_detector(
         raise UsageError("the detector is fine-tuned: give the checkpoint that it starts from with --start")
     from trainer.detector import load_detector_recipe, train_detector
     from trainer.detector_score import export_detector
-    from trainer.recipes import runs_folder
+    from trainer.recipes import in_runs
 
     recipe = load_detector_recipe(recipe_path(name), [*changes, *([f"epochs={epochs}"] if epochs else [])])
-    train_detector(recipe, start, data, runs_folder() / name, console)
-    return export_detector(runs_folder() / name, data, models, name).metrics
+    train_detector(recipe, start, data, in_runs(name), console)
+    return export_detector(in_runs(name), data, models, name).metrics

@@ -21,23 +21,25 @@ def reproduce(*words: str, changes: list[str] | tuple = ()) -> str:
     return "\n".join(line for line in said.splitlines() if line.startswith(("fer2013_", "crowd_")))
 
 
-def test_teacher_student_and_export_come_of_one_command(drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_teachers_their_teachers_the_model_and_its_export_come_of_one_command(drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for package in ("torch", "lightning", "onnx"):
         pytest.importorskip(package, reason=f"training needs {package}: pip install -e '.[train]'")
     from engines import load_classifier
 
     monkeypatch.setenv("FER_RUNS", str(tmp_path / "untouched"))
-    changes = [*SMALL, "distill.teachers=[plain_cnn]", "model.weights=none"]
+    changes = [*SMALL, "distill.teachers=[emotion_cnn_student]", "model.weights=none", "model.keep=0"]
     command = ("emotion_cnn", "--data", str(drawn), "--epochs", "1", "--limit", "64", "--output", str(tmp_path / "small"))
     with pytest.raises(UsageError, match="--pictures"):
         reproduce(*command, changes=changes)
     command = (*command, "--pictures", str(write_pictures(tmp_path / "faces", 8, 4)))
     said = reproduce(*command, changes=changes)
     assert "fer2013_accuracy" in said
-    assert {path.name for path in (tmp_path / "small" / "runs").iterdir()} == {"emotion_cnn", "plain_cnn", "unlabelled_faces.npy"}
+    assert {path.name for path in (tmp_path / "small" / "runs").iterdir()} == {
+        "emotion_cnn", "emotion_cnn_student", "emotion_cnn_teacher", "unlabelled_faces.npy",
+    }  # fmt: skip
     assert not (tmp_path / "untouched").exists()
     recipe = json.loads((tmp_path / "small" / "runs" / "emotion_cnn" / "recipe.json").read_text())
-    assert recipe["distill"]["teachers"] == ["plain_cnn"]
+    assert recipe["distill"]["teachers"] == ["emotion_cnn_student"]
     assert load_classifier(str(tmp_path / "small" / "emotion_cnn.onnx")).contract.input_size == 40
     assert reproduce(*command, changes=changes) == said  # nothing is trained twice
 
