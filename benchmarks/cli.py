@@ -30,6 +30,7 @@ def cli() -> None:
     fer-bench engines                                      models, backends, precisions, batches, alone
     fer-bench scale --report scale.html                    faces, sources, resolution, input size
     fer-bench compare --python ~/torch-env/bin/python --checkpoint yolo11n_face.pt
+    fer-bench quality talk.mp4 --intervals 3,6             what fewer detections cost in events
     fer-bench tune --goal latency --fps 30 --config camera.yaml
     """
 
@@ -129,6 +130,34 @@ def scale(as_json: bool, report: Path | None, axes: str, values: tuple[str, ...]
         points[name] = [_whole(number, f"--values {name}=", least=0) for number in _list(numbers)]
     page = _page(report, "scale.html")
     _finish(measure_scale(axes=_list(axes), values=points, settings=settings_from_changes(changes), say=_say, **options), as_json, page)
+
+
+@cli.command(context_settings=_CONTEXT)
+@click.argument("sources", nargs=-1, required=True, metavar="CLIP…")
+@option("--intervals", default="3,5,10", metavar="N,N", help="Detect on every n-th frame.")
+@option("--imgsz", type=click.IntRange(64, 4096), default=640, metavar="N", help="Longer side of the detector's input, pixels.")
+@option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="One setting of all runs; the reference keeps its own budget.")
+@JSON
+@REPORT
+def quality(sources: tuple[str, ...], intervals: str, imgsz: int, changes: tuple[str, ...], as_json: bool, report: Path | None) -> None:
+    """What fewer detections cost: events against those of a run that looks at every frame and reads every face.
+
+    Of the faces of both, frame by frame, F1 at an overlap of .5, and how many have the same label. Where either is below .95, the
+    speed that an interval brings is paid with events.
+
+    \b
+    fer-bench quality demo
+    fer-bench quality talk.mp4 street.mp4 --intervals 2,3,5 --report quality.html
+    fer-bench quality talk.mp4 --intervals 5 --set classify.max_age_s=0.2
+    """
+    from benchmarks.quality import measure_intervals
+    from pipeline.config import settings_from_changes
+
+    page = _page(report, "quality.html")
+    numbers = [_whole(text, "--intervals") for text in _list(intervals)]
+    if not numbers:
+        raise UsageError("--intervals names no number; e.g. --intervals 3,5")
+    _finish(measure_intervals(sources, numbers, imgsz=imgsz, settings=settings_from_changes(changes), say=_say), as_json, page)
 
 
 @cli.command(context_settings=_CONTEXT)

@@ -8,16 +8,19 @@ is worth telling only where both are ≥ .95: at equal event quality.
 from __future__ import annotations
 
 import json
+import tempfile
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks import host
 from benchmarks.child import run_in_child
-from benchmarks.job import Job
+from benchmarks.clips import clip_of
+from benchmarks.job import Job, probe
 
 EQUAL = 0.95
 LEAST_IOU = 0.5
@@ -67,11 +70,57 @@ class Quality:
 def measure_quality(job: Job, say: Callable[[str], None] = lambda text: None) -> Quality:
     """Runs `job` and its reference, rows alone and as fast as possible; the size of the detector's input is the same for both."""
     say("event quality: our settings, then every frame and every face")
-    ours = replace(job, outputs="events", live=False)
-    run_in_child(ours)
-    rows = read_rows(Path(ours.folder) / "full.jsonl")  # before the reference replaces them
-    run_in_child(replace(ours, interval=1, settings={**job.settings, **REFERENCE}))
-    return event_quality(rows, read_rows(Path(ours.folder) / "full.jsonl"))
+    return event_quality(_rows_of(job), _reference_rows(job))
+
+
+def measure_intervals(
+    sources: Sequence[str], intervals: Sequence[int], *, imgsz: int = 640, settings: dict[str, Any] | None = None,
+    say: Callable[[str], None] = lambda text: None,
+) -> dict[str, Any]:  # fmt: skip
+    """Per clip, what is lost where the detector looks at every n-th frame only; a document with a table and curves."""
+    about, found = host.manifest(), []
+    for source in sources:
+        with tempfile.TemporaryDirectory(prefix="fer-bench-") as folder:
+            job = Job("full", clip_of(source, Path(folder), say), folder, imgsz=imgsz, settings=settings or {})
+            probe(job.clip)
+            say(f"{Path(source).name}: every frame and face, then every {', '.join(map(str, intervals))} frames")
+            reference = _reference_rows(job)
+            lost = {n: event_quality(_rows_of(replace(job, interval=n)), reference) for n in intervals}
+        found.append({"clip": Path(source).name, "intervals": {str(n): quality.as_dict() for n, quality in lost.items()}})
+    head = ["clip", *(f"every {n}: face F1 / labels" for n in intervals)]
+    rows = [[one["clip"], *(_shares(one["intervals"][str(n)]) for n in intervals)] for one in found]
+    lines = {"face F1": _curve(found, intervals, "face_f1")}
+    if all(any(one["intervals"][str(n)]["matched"] for one in found) for n in intervals):
+        lines["label agreement"] = _curve(found, intervals, "label_agreement")
+    caption = "Median of the clips against a run that looks at every frame and reads every face; the band is their range."
+    curves = {"x": list(intervals), "x_label": "detection on every n-th frame", "y_label": "share", "lines": lines}
+    return {
+        "bench": "quality", "schema": 1, "clips": found, "plots": [{"kind": "curves", "caption": caption, "arguments": curves}],
+        "tables": [{"title": f"Event quality against every frame and face (IoU ≥ {LEAST_IOU:g})", "head": head, "rows": rows}],
+        "settings": {"intervals": list(intervals), "imgsz": imgsz, "settings": settings or {}}, "host": about,
+    }  # fmt: skip
+
+
+def _reference_rows(job: Job) -> list[Row]:
+    return _rows_of(replace(job, interval=1, settings={**job.settings, **REFERENCE}))
+
+
+def _rows_of(job: Job) -> list[Row]:
+    """Runs `job` for its rows alone, as fast as possible."""
+    run_in_child(replace(job, outputs="events", live=False))
+    return read_rows(Path(job.folder) / "full.jsonl")
+
+
+def _shares(quality: dict[str, Any]) -> str:
+    label = quality["label_agreement"]
+    return f"{quality['face_f1']:.3f} / {'–' if label is None else f'{label:.3f}'}"
+
+
+def _curve(found: list[dict[str, Any]], intervals: Sequence[int], key: str) -> tuple[list[float], list[float], list[float]]:
+    """Median, least and most of the clips that have a value, per interval."""
+    per = [[one["intervals"][str(n)][key] for one in found] for n in intervals]
+    known = [[value for value in values if value is not None] for values in per]
+    return [float(np.median(values)) for values in known], [min(values) for values in known], [max(values) for values in known]
 
 
 def read_rows(path: Path) -> list[Row]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from benchmarks.cli import main
 from benchmarks.job import Job
 from benchmarks.quality import event_quality, measure_quality
 
@@ -79,3 +81,19 @@ def test_of_a_real_clip_every_third_frame_is_told_against_every_frame(clip: Path
     assert found.matched > 60  # of 80
     assert found.face_f1 >= 0.95
     assert 0.4 < found.label_agreement <= 1
+
+
+def test_the_command_tells_each_interval_of_each_clip(clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page = tmp_path / "quality.html"
+    command = ["quality", str(clip), str(clip), "--intervals", "1,4", "--imgsz", "320", "--report", str(page), "--json"]
+    with pytest.raises(SystemExit, match="0"):
+        main(command)
+    told = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert [one["clip"] for one in told["clips"]] == [clip.name] * 2
+    same, fewer = (told["clips"][0]["intervals"][n] for n in ("1", "4"))
+    assert (same["face_f1"], same["label_agreement"]) == (1.0, 1.0)
+    assert 0.8 < fewer["face_f1"] <= 1
+    assert "<svg" in page.read_text() or "<img" in page.read_text()
+    for wrong in ([], [str(clip), "--intervals", "0"], [str(clip), "--intervals", ","], [str(page)]):
+        with pytest.raises(SystemExit, match="2"):
+            main(["quality", *wrong])

@@ -21,7 +21,7 @@ def reproduce(*words: str, changes: list[str] | tuple = ()) -> str:
     return "\n".join(line for line in said.splitlines() if line.startswith(("fer2013_", "crowd_")))
 
 
-def test_teachers_their_teachers_the_model_and_its_export_come_of_one_command(drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_teachers_of_teachers_model_and_export_come_of_one_command(drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for package in ("torch", "lightning", "onnx"):
         pytest.importorskip(package, reason=f"training needs {package}: pip install -e '.[train]'")
     from engines import load_classifier
