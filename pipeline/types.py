@@ -92,7 +92,8 @@ class Frame:
     """What rows say as `source` where that is not the lane's name: the file of one picture of a folder."""
     faces: Faces | None = None
     hidden: np.ndarray | None = None
-    """(N, 4) float32 xyxy: everything the detector suspects in this frame, faint or not; `--privacy` hides all of it."""
+    """(N, 4) float32 xyxy: everything the detector suspects in this frame, faint or not; `--privacy` hides all of it. None where it did
+    not look (`detect.interval`)."""
     ended_tracks: list[TrackEnd] = field(default_factory=list)
     """Tracks known to be over when this frame is released; an earlier frame was their last."""
     _bgr: np.ndarray | None = None

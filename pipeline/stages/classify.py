@@ -133,9 +133,9 @@ class Classify:
                 self._pending.append((frame, c, face))
 
     def _candidate(self, frame: Frame, row: int) -> _Candidate | None:
-        """None: the box was not seen by the detector, or the track was read a moment ago."""
+        """None: the detector looked and did not see it (something may be before the face), or the track was read a moment ago."""
         faces = frame.faces
-        if not faces.data["observed"][row]:
+        if not faces.data["observed"][row] and frame.hidden is not None:
             return None
         box, track = faces.xyxy[row], int(faces.tracker_id[row])
         centre_side = np.array([(box[0] + box[2]) / 2, (box[1] + box[3]) / 2, max(box[2] - box[0], box[3] - box[1])], float)

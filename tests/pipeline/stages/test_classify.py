@@ -103,11 +103,19 @@ def test_a_track_read_a_moment_ago_is_not_read_again() -> None:
     assert [was_read(stage.process(Batch([tracked(i, A)])).frames[0])[0] for i in range(6)] == [True, False, False, True, False, False]
 
 
-def test_carried_boxes_are_not_read() -> None:
+def test_a_face_that_the_detector_missed_is_not_read() -> None:
     f = tracked(0, A, observed=False)
+    f.hidden = np.empty((0, 4), np.float32)
     Classify(Recorder()).process(Batch([f]))
     assert was_read(f) == [False]
     assert np.isnan(f.faces.data["quality"]).all()
+
+
+def test_between_two_looks_of_the_detector_faces_are_read() -> None:
+    f = tracked(0, A, observed=False)
+    Classify(Recorder()).process(Batch([f]))
+    assert was_read(f) == [True]
+    assert f.faces.data["quality"][0] > 0
 
 
 def test_a_crop_below_the_quality_gate_is_judged_but_not_read() -> None:
