@@ -33,6 +33,7 @@ class DetectorRecipe(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str
+    start: str | None = Field(None, description="the run that it goes on from; none: the checkpoint that is given (reproduce only)")
     activation: str = Field("Hardswish", description="class of torch.nn that stands in for the start's activations")
     imgsz: int = Field(640, ge=64, multiple_of=32, description="side of the square training image, pixels")
     epochs: int = Field(10, ge=1)
@@ -56,7 +57,8 @@ def load_detector_recipe(path: Path, changes: Sequence[str]) -> DetectorRecipe:
 
 
 def train_detector(recipe: DetectorRecipe, start: Path, data: Path, run: Path, console: Console) -> Path:
-    """Fine-tune `start` on the train split of `data`, from the last epoch in `run` where there is one; returns the checkpoint.
+    """Fine-tune `start` on the train split of `data`, from the last epoch in `run` where there is one; returns the checkpoint, at once
+    where the run has come to its end.
 
     `start` is an Ultralytics checkpoint, a pickle: unpickling runs code, so give only one of your own. `data` holds *train*.tar and
     *val*.tar, or images/{train,val} with labels/{train,val} in Ultralytics' form. Raises UsageError for what is missing, EngineError
@@ -76,6 +78,9 @@ def train_detector(recipe: DetectorRecipe, start: Path, data: Path, run: Path, c
     dataset = run / "data.yaml"
     dataset.write_text(yaml.safe_dump({"path": str(faces_folder(data, run)), **{s: f"images/{s}" for s in _SPLITS}, "names": ["face"]}))
     last = last_checkpoint(run)
+    if last.exists() and epochs_done(run) >= recipe.epochs:
+        console.print(f"{run} has all of its {recipe.epochs} epochs")
+        return last
 
     from trainer.precision import cpu_has_bf16
 
@@ -124,6 +129,11 @@ def train_detector(recipe: DetectorRecipe, start: Path, data: Path, run: Path, c
         seed=recipe.seed, resume=last.exists(),
     )  # fmt: skip
     return last
+
+
+def epochs_done(run: Path) -> int:
+    log = run / "log.jsonl"
+    return max((json.loads(line)["epoch"] for line in log.read_text().splitlines()), default=0) if log.exists() else 0
 
 
 def last_checkpoint(run: Path) -> Path:

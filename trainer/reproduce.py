@@ -45,13 +45,21 @@ def reproduce_detector(
     name: str, recipe_path: Callable[[str], Path], data: Path, start: Path | None, models: Path, console: Console,
     changes: Sequence[str] = (), epochs: int | None = None,
 ) -> dict:  # fmt: skip
-    """Fine-tunes `start`, an Ultralytics checkpoint, and exports it to `models`; returns the metrics of that."""
+    """Fine-tunes `start`, an Ultralytics checkpoint, as often as the recipe's chain of runs says, and exports the last to `models`.
+
+    `changes` are of the last run's recipe alone, `epochs` of all. Returns the metrics of the export; UsageError without `start`.
+    """
     if start is None:
         raise UsageError("the detector is fine-tuned: give the checkpoint that it starts from with --start")
-    from trainer.detector import load_detector_recipe, train_detector
+    from trainer.detector import DetectorRecipe, load_detector_recipe, train_detector
     from trainer.detector_score import export_detector
     from trainer.recipes import in_runs
 
-    recipe = load_detector_recipe(recipe_path(name), [*changes, *([f"epochs={epochs}"] if epochs else [])])
-    train_detector(recipe, start, data, in_runs(name), console)
+    shorter = [f"epochs={epochs}"] if epochs else []
+
+    def make(run: str, recipe: DetectorRecipe) -> Path:
+        before = make(recipe.start, load_detector_recipe(recipe_path(recipe.start), shorter)) if recipe.start else start
+        return train_detector(recipe, before, data, in_runs(run), console)
+
+    make(name, load_detector_recipe(recipe_path(name), [*changes, *shorter]))
     return export_detector(in_runs(name), data, models, name).metrics

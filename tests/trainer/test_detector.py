@@ -20,6 +20,7 @@ from engines.errors import UsageError
 from trainer import precision
 from trainer.detector import DetectorRecipe, last_checkpoint, train_detector
 from trainer.detector_score import export_detector, score_detectors
+from trainer.reproduce import reproduce_detector
 
 RECIPE = DetectorRecipe(name="tiny", imgsz=96, epochs=2, batch=4, warmup_epochs=0, close_mosaic=0)
 
@@ -98,3 +99,25 @@ def test_autocast_is_on_where_the_cpu_has_bf16(
     train_detector(RECIPE.model_copy(update={"epochs": 1}), start, pictures, tmp_path, Console(file=io.StringIO()))
     with ultralytics_trainer.autocast():
         assert torch.is_autocast_enabled("cpu") is has
+
+
+def test_a_recipe_goes_on_from_the_run_before_it_and_nothing_is_trained_twice(
+    pictures: Path, start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FER_RUNS", str(tmp_path / "runs"))
+    common = "imgsz: 96\nepochs: 1\nbatch: 4\nwarmup_epochs: 0\nclose_mosaic: 0\n"
+    (tmp_path / "first.yaml").write_text(f"{common}lr: 0.01\n")
+    (tmp_path / "second.yaml").write_text(f"{common}lr: 1.0e-9\nstart: first\n")
+    for turn in range(2):
+        said = io.StringIO()
+        console = Console(file=said, width=400)
+        reproduce_detector("second", lambda name: tmp_path / f"{name}.yaml", pictures, start, tmp_path / "models", console)
+        assert said.getvalue().count("has all of its 1 epochs") == 2 * turn
+    first, second = (torch.load(last_checkpoint(tmp_path / "runs" / name), weights_only=False)["model"] for name in ("first", "second"))
+    before = torch.load(start, weights_only=False)["model"]
+    convolutions = [name for name, tensor in first.named_parameters() if tensor.ndim == 4]
+    moved, kept = (
+        max((dict(a.named_parameters())[n].float() - dict(b.named_parameters())[n].float()).abs().max().item() for n in convolutions)
+        for a, b in ((before, first), (first, second))
+    )
+    assert kept < 0.01 * moved

@@ -18,7 +18,7 @@ from trainer.loop import train
 from trainer.recipes import load_recipe
 
 FOLDER = Path(__file__).parents[2] / "configs" / "train"
-RECIPES = sorted(path.stem for path in FOLDER.glob("*.yaml") if path.stem != "yolo11n_face")
+RECIPES = sorted(path.stem for path in FOLDER.glob("*.yaml") if not path.stem.startswith("yolo"))
 SMALL = ["batch=16", "patience=null", "schedule.warmup_steps=0", "model.weights=none", "distill.teachers=[]", "distill.unlabelled=null"]
 SMALL += ["ema=0"]
 STEPS_AN_EPOCH = 7
