@@ -11,6 +11,7 @@ its time on one core and costs 2.3 points of AP50, which fine-tuning returns.
 from __future__ import annotations
 
 import json
+import shutil
 import tarfile
 import time
 from collections.abc import Sequence
@@ -45,6 +46,7 @@ class DetectorRecipe(BaseModel):
     scale: float = Field(0.5, ge=0, lt=1, description="random zoom 1 ± so much")
     degrees: float = Field(10.0, ge=0, le=180, description="random rotation ± so much")
     fraction: float = Field(1.0, gt=0, le=1, description="share of the images to train on")
+    keep: float = Field(0.0, ge=0, lt=1, description="share of the weights it started from in those that are exported")
     conf: float = Field(0.45, gt=0, lt=1, description="score from which the exported model counts a box as a face")
     iou: float = Field(0.5, gt=0, lt=1, description="overlap from which the exported model takes two boxes for one face")
     vote: float = Field(0.0, ge=0, lt=1, description="overlap from which a box shifts the edges of the one that is kept; 0: none does")
@@ -74,6 +76,8 @@ def train_detector(recipe: DetectorRecipe, start: Path, data: Path, run: Path, c
         raise EngineError(f"training the detector needs {error.name}: pip install 'fer-stream[train]'") from error
 
     run.mkdir(parents=True, exist_ok=True)
+    if recipe.keep and not (run / "start.pt").exists():
+        shutil.copyfile(start, run / "start.pt")
     (run / "recipe.json").write_text(recipe.model_dump_json(indent=2))
     dataset = run / "data.yaml"
     dataset.write_text(yaml.safe_dump({"path": str(faces_folder(data, run)), **{s: f"images/{s}" for s in _SPLITS}, "names": ["face"]}))
@@ -139,6 +143,22 @@ def epochs_done(run: Path) -> int:
 def last_checkpoint(run: Path) -> Path:
     """Where ultralytics keeps a run's newest state; at the end, its averaged weights."""
     return run / "ultralytics" / "weights" / "last.pt"
+
+
+def kept_checkpoint(run: Path, share: float) -> Path:
+    """The last checkpoint with `share` of the weights the run started from, whose activations do not count; `run`/kept.pt.
+
+    As with the classifier, the two lie in one basin, and their mean does what neither does alone (Wortsman et al. 2022).
+    """
+    import torch
+
+    from trainer.models import blend
+
+    last, first = (torch.load(path, map_location="cpu", weights_only=False) for path in (last_checkpoint(run), run / "start.pt"))
+    model, start = ((saved.get("ema") or saved["model"]).float() for saved in (last, first))
+    model.load_state_dict(blend(model.state_dict(), start.state_dict(), share))
+    torch.save(last | {"model": model.half(), "ema": None}, run / "kept.pt")
+    return run / "kept.pt"
 
 
 def faces_folder(data: Path, run: Path) -> Path:

@@ -16,7 +16,7 @@ from engines.build.onnx_from_checkpoint import onnx_from_checkpoint
 from engines.contract import DetectorContract
 from engines.manifest import Entry, register
 from trainer.checkpoint import commit
-from trainer.detector import last_checkpoint
+from trainer.detector import kept_checkpoint, last_checkpoint
 
 SIDES = (8, 16, 32, 64)
 YUNET_THRESHOLD = 0.7
@@ -54,13 +54,15 @@ def score_detectors(
 
 
 def export_detector(run: Path, data: Path, models: Path, name: str = "yolo11n_face", conf: float | None = None) -> Entry:
-    """A run's last checkpoint (averaged weights) as `models/NAME.onnx`, measured on the validation pictures, and its manifest entry.
+    """A run's last checkpoint (averaged weights, with what its recipe keeps of the start) as `models/NAME.onnx`, measured on the validation
+    pictures, and its manifest entry.
 
     `conf`: the score from which a box counts as a face; the recipe's where not given.
     """
     path = models / f"{name}.onnx"
-    onnx_from_checkpoint(last_checkpoint(run), path, metadata={"labels": "face", "task": "detector"})
     recipe = json.loads((run / "recipe.json").read_text())
+    checkpoint = kept_checkpoint(run, recipe["keep"]) if recipe["keep"] else last_checkpoint(run)
+    onnx_from_checkpoint(checkpoint, path, metadata={"labels": "face", "task": "detector"})
     entry: dict[str, Any] = {
         "licence": "AGPL-3.0-only",
         "data": "WIDER FACE's validation images, two face-mask sets, animal and face-free pictures (4,258 pictures, 24,284 faces)",

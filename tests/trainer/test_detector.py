@@ -121,3 +121,15 @@ def test_a_recipe_goes_on_from_the_run_before_it_and_nothing_is_trained_twice(
         for a, b in ((before, first), (first, second))
     )
     assert kept < 0.01 * moved
+
+
+def test_what_is_exported_keeps_its_share_of_what_the_run_started_from(pictures: Path, start: Path, tmp_path: Path) -> None:
+    recipe = RECIPE.model_copy(update={"epochs": 1, "keep": 0.25})
+    last = train_detector(recipe, start, pictures, tmp_path / "run", Console(file=io.StringIO()))
+    export_detector(tmp_path / "run", pictures, tmp_path, "tiny")
+    trained, before, kept = (
+        torch.load(path, weights_only=False)["model"].float().state_dict() for path in (last, start, tmp_path / "run" / "kept.pt")
+    )
+    for name, tensor in kept.items():
+        if tensor.dtype.is_floating_point:
+            assert torch.allclose(tensor, 0.75 * trained[name] + 0.25 * before[name], atol=2e-3, rtol=2e-3)
