@@ -139,7 +139,7 @@ def _text(
     tight, size = 0.15 if small else 0.35, max(12, even(size * scale))
     kind = (look.emotion, size, small, large, count, canvas.kind)
     if before is not None and before.kind == kind and 0 <= time_s - before.since_s < HOLD_S:
-        chip = panel = None
+        chip = None
         if before.chip:
             chip = _written(canvas, before.chip, _chip_corners(box, before.chip.width, before.chip.height), taken)
         if before.panel and chip:
