@@ -9,8 +9,8 @@ converted first. Sound is not changed: a voice is heard.
 
 The numbers below are the first that left nothing to our detector (at .45), and to YuNet (at .6, at full size and at 640
 pixels) only a hand and a tree, in all 2,638 frames of thirteen clips and the demo and in seven photos (a dog's face in the
-eighth stays; in int8 ours takes folded hands for a face in three frames of the 2,169 of twelve clips); with six cells and a fifth
-of margin YuNet still found faces in 2 % of the frames.
+eighth stays; with the detector's later weights, in int8, again none to ours, to YuNet a coat, a hand and a flower pot, in the
+2,169 frames of twelve clips); with six cells and a fifth of margin YuNet still found faces in 2 % of the frames.
 """
 
 from __future__ import annotations
