@@ -21,6 +21,7 @@ from benchmarks import host
 from benchmarks.child import run_in_child
 from benchmarks.clips import clip_of
 from benchmarks.job import Job, probe
+from engines.preprocess import iou_with
 
 EQUAL = 0.95
 LEAST_IOU = 0.5
@@ -79,14 +80,16 @@ def measure_intervals(
 ) -> dict[str, Any]:  # fmt: skip
     """Per clip, what is lost where the detector looks at every n-th frame only; a document with a table and curves."""
     about, found = host.manifest(), []
-    for source in sources:
-        with tempfile.TemporaryDirectory(prefix="fer-bench-") as folder:
-            job = Job("full", clip_of(source, Path(folder), say), folder, imgsz=imgsz, settings=settings or {})
-            probe(job.clip)
+    with tempfile.TemporaryDirectory(prefix="fer-bench-") as folder:
+        clips = [clip_of(source, Path(folder), say) for source in sources]
+        for clip in clips:  # all of them, before the first is measured
+            probe(clip)
+        for source, clip in zip(sources, clips, strict=True):
             say(f"{Path(source).name}: every frame and face, then every {', '.join(map(str, intervals))} frames")
+            job = Job("full", clip, folder, imgsz=imgsz, settings=settings or {})
             reference = _reference_rows(job)
             lost = {n: event_quality(_rows_of(replace(job, interval=n)), reference) for n in intervals}
-        found.append({"clip": Path(source).name, "intervals": {str(n): quality.as_dict() for n, quality in lost.items()}})
+            found.append({"clip": Path(source).name, "intervals": {str(n): quality.as_dict() for n, quality in lost.items()}})
     head = ["clip", *(f"every {n}: face F1 / labels" for n in intervals)]
     rows = [[one["clip"], *(_shares(one["intervals"][str(n)]) for n in intervals)] for one in found]
     lines = {"face F1": _curve(found, intervals, "face_f1")}
@@ -152,7 +155,7 @@ def _by_frame(rows: Iterable[Row]) -> dict[Any, list[Row]]:
 
 def _matched(ours: list[Row], theirs: list[Row], least_iou: float) -> list[tuple[Row, Row]]:
     """Each face once at most, the largest overlap first."""
-    overlap, pairs = _iou(_boxes(ours), _boxes(theirs)), []
+    overlap, pairs = iou_with(_boxes(ours), _boxes(theirs)), []
     while overlap.size and overlap.max() >= least_iou:
         i, j = np.unravel_index(overlap.argmax(), overlap.shape)
         pairs.append((ours[i], theirs[j]))
@@ -163,11 +166,3 @@ def _matched(ours: list[Row], theirs: list[Row], least_iou: float) -> list[tuple
 def _boxes(rows: list[Row]) -> np.ndarray:
     """(N, 4) xyxy, pixels."""
     return np.array([[row[side] for side in ("x1", "y1", "x2", "y2")] for row in rows], np.float64)
-
-
-def _iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """(N, M) of (N, 4) and (M, 4) boxes; 0 where both are empty."""
-    sides = np.minimum(a[:, None, 2:], b[None, :, 2:]) - np.maximum(a[:, None, :2], b[None, :, :2])
-    common = sides.clip(0).prod(2)
-    areas = [(one[:, 2:] - one[:, :2]).clip(0).prod(1) for one in (a, b)]
-    return common / np.maximum(areas[0][:, None] + areas[1][None] - common, 1e-9)

@@ -33,6 +33,6 @@ def units() -> tuple[str, ...]:
 def int8_is_fastest() -> bool:
     """Whether convolutions in int8 leave bf16 and float32 behind: with VNNI, and without AMX, which multiplies bf16 as fast.
 
-    The shipped detector at 640×384 on one core of a Zen 5: bf16 9.8 ms, int8 6.5 ms.
+    The shipped detector at 640×384 on one core of a Zen 5: bf16 10.6 ms, int8 7.8 ms.
     """
     return not {"avx512_vnni", "avx_vnni"}.isdisjoint(units()) and "amx_bf16" not in units()

@@ -82,7 +82,7 @@ def train_detector(recipe: DetectorRecipe, start: Path, data: Path, run: Path, c
     dataset = run / "data.yaml"
     dataset.write_text(yaml.safe_dump({"path": str(faces_folder(data, run)), **{s: f"images/{s}" for s in _SPLITS}, "names": ["face"]}))
     last = last_checkpoint(run)
-    if last.exists() and epochs_done(run) >= recipe.epochs:
+    if last.exists() and epochs_of(last) >= recipe.epochs:
         console.print(f"{run} has all of its {recipe.epochs} epochs")
         return last
 
@@ -135,9 +135,12 @@ def train_detector(recipe: DetectorRecipe, start: Path, data: Path, run: Path, c
     return last
 
 
-def epochs_done(run: Path) -> int:
-    log = run / "log.jsonl"
-    return max((json.loads(line)["epoch"] for line in log.read_text().splitlines()), default=0) if log.exists() else 0
+def epochs_of(checkpoint: Path) -> int:
+    """How many epochs are in a checkpoint of ultralytics. (The log is ahead of it by one where a run was killed between the two.)"""
+    import torch
+
+    saved = torch.load(checkpoint, map_location="cpu", weights_only=False)
+    return int(saved["epoch"]) + 1 or int(saved["train_args"]["epochs"])  # -1: stripped, at the end of the run
 
 
 def last_checkpoint(run: Path) -> Path:

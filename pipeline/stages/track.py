@@ -16,6 +16,7 @@ import numpy as np
 import supervision as sv
 from trackers import ByteTrackTracker
 
+from engines.preprocess import iou_with
 from pipeline.flow.batch import Batch
 from pipeline.stages.epochs import forget
 from pipeline.types import TrackEnd
@@ -186,10 +187,10 @@ class _Epoch:
         before = [h for h in self._held if h.detected and h.at < held.at]
         for earlier in before[: -self._stage._mature : -1]:
             nameless = [f for f in earlier.faces if f.track < 0]
-            overlaps = [_iou(f.box, box) for f in nameless]
-            if not overlaps or max(overlaps) < self._stage._iou:
+            overlaps = iou_with(box, np.array([f.box for f in nameless]).reshape(-1, 4))
+            if not nameless or overlaps.max() < self._stage._iou:
                 break
-            match = nameless[int(np.argmax(overlaps))]
+            match = nameless[int(overlaps.argmax())]
             match.track, box = face.track, match.box
             chain.append((earlier, match))
         for earlier, match in reversed(chain):
@@ -276,9 +277,3 @@ def _columns(faces: list[_Face]) -> Faces:
 
 def _confidence(found: Faces) -> np.ndarray:
     return found.confidence if found.confidence is not None else np.ones(len(found), np.float32)
-
-
-def _iou(a: np.ndarray, b: np.ndarray) -> float:
-    inter = np.clip(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]), 0, None).prod()
-    area = lambda box: (box[2] - box[0]) * (box[3] - box[1])  # noqa: E731
-    return float(inter / (area(a) + area(b) - inter + 1e-9))

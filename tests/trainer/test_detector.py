@@ -18,7 +18,7 @@ from tiny_yolo import TINY
 
 from engines.errors import UsageError
 from trainer import precision
-from trainer.detector import DetectorRecipe, last_checkpoint, train_detector
+from trainer.detector import DetectorRecipe, epochs_of, last_checkpoint, train_detector
 from trainer.detector_score import export_detector, score_detectors
 from trainer.reproduce import reproduce_detector
 
@@ -63,9 +63,11 @@ def test_a_run_swaps_activations_goes_on_where_it_was_cut_and_becomes_an_engine(
     with pytest.raises(Stopped):
         train_detector(recipe, start, pictures, run, Console(file=StopsAfterOne(), width=200))
     assert epochs(run) == [1, 2]
+    assert epochs_of(last_checkpoint(run)) == 1  # the log is ahead of it, and must not end the run
     train_detector(recipe, start, pictures, run, Console(file=said, width=200))
     assert "going on from" in said.getvalue()
     assert epochs(run) == [1, 2, 2, 3]  # the cut one is repeated
+    assert epochs_of(last_checkpoint(run)) == 3
 
     network = torch.load(last_checkpoint(run), weights_only=False)["model"]
     kinds = {type(layer.act).__name__ for layer in network.modules() if hasattr(layer, "act")}
