@@ -133,7 +133,7 @@ def test_a_gpu_that_is_not_there_is_an_engine_error():
         (("avx2", "avx512_vnni", "avx512_bf16"), {}, "yolo11n_face_int8"),
         (("avx2", "avx_vnni"), {"backend": "openvino", "device": "cpu"}, "yolo11n_face_int8"),
         (("avx2", "avx512_vnni", "amx_bf16"), {}, "yolo11n_face"),
-        (("avx2",), {}, "yolo11n_face"),
+        (("avx2",), {}, "yolo11n_face_int8"),
         ((), {}, "yolo11n_face"),
         (("avx512_vnni",), {"precision": "bf16"}, "yolo11n_face"),
         (("avx512_vnni",), {"backend": "onnxruntime"}, "yolo11n_face"),
