@@ -135,10 +135,10 @@ def test_a_gpu_that_is_not_there_is_an_engine_error():
         (("avx2", "avx512_vnni", "amx_bf16"), {}, "yolo11n_face"),
         (("avx2",), {}, "yolo11n_face_int8"),
         ((), {}, "yolo11n_face"),
-        (("avx512_vnni",), {"precision": "bf16"}, "yolo11n_face"),
-        (("avx512_vnni",), {"backend": "onnxruntime"}, "yolo11n_face"),
-        (("avx512_vnni",), {"gpus": 1}, "yolo11n_face"),
-        (("avx512_vnni",), {"gpus": 1, "device": "cpu"}, "yolo11n_face_int8"),
+        (("avx2", "avx512_vnni"), {"precision": "bf16"}, "yolo11n_face"),
+        (("avx2", "avx512_vnni"), {"backend": "onnxruntime"}, "yolo11n_face"),
+        (("avx2", "avx512_vnni"), {"gpus": 1}, "yolo11n_face"),
+        (("avx2", "avx512_vnni"), {"gpus": 1, "device": "cpu"}, "yolo11n_face_int8"),
     ],
 )
 def test_the_default_is_in_int8_where_the_cpu_is_fastest_at_that(monkeypatch, units, asked, expected):
