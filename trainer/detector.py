@@ -46,6 +46,8 @@ class DetectorRecipe(BaseModel):
     scale: float = Field(0.5, ge=0, lt=1, description="random zoom 1 ± so much")
     degrees: float = Field(10.0, ge=0, le=180, description="random rotation ± so much")
     fraction: float = Field(1.0, gt=0, le=1, description="share of the images to train on")
+    freeze: int = Field(0, ge=0, description="so many first layers stay as they are")
+    ema: float = Field(0.0, ge=0, lt=1, description="decay, by update, of the running mean of the weights; 0: ultralytics' own ramp")
     keep: float = Field(0.0, ge=0, lt=1, description="share of the weights it started from in those that are exported")
     conf: float = Field(0.45, gt=0, lt=1, description="score from which the exported model counts a box as a face")
     iou: float = Field(0.5, gt=0, lt=1, description="overlap from which the exported model takes two boxes for one face")
@@ -100,6 +102,8 @@ def train_detector(recipe: DetectorRecipe, start: Path, data: Path, run: Path, c
             for layer in list(network.modules()):
                 if isinstance(getattr(layer, "act", None), torch.nn.SiLU):
                     layer.act = getattr(torch.nn, recipe.activation)()
+        if recipe.ema:  # its own, .9999 (1 - exp(-updates / 2000)), averages over so few updates in a short run that it does nothing
+            trainer.ema.decay = lambda updates: recipe.ema
         trainer.model.to(memory_format=torch.channels_last)
         inner = trainer.preprocess_batch
 
@@ -128,9 +132,9 @@ def train_detector(recipe: DetectorRecipe, start: Path, data: Path, run: Path, c
     model.train(
         data=str(dataset), imgsz=recipe.imgsz, epochs=recipe.epochs, batch=recipe.batch, nbs=2 * recipe.batch, optimizer="AdamW",
         lr0=recipe.lr, lrf=recipe.final_lr, warmup_epochs=recipe.warmup_epochs, close_mosaic=recipe.close_mosaic, scale=recipe.scale,
-        degrees=recipe.degrees, hsv_s=0.5, mosaic=1.0, fraction=recipe.fraction, single_cls=True, amp=False, val=False, plots=False,
-        device="0" if device == "cuda" else "cpu", project=str(run), name="ultralytics", exist_ok=True, verbose=False, cache="ram",
-        seed=recipe.seed, resume=last.exists(),
+        degrees=recipe.degrees, hsv_s=0.5, mosaic=1.0, fraction=recipe.fraction, freeze=recipe.freeze, single_cls=True, amp=False,
+        val=False, plots=False, device="0" if device == "cuda" else "cpu", project=str(run), name="ultralytics", exist_ok=True,
+        verbose=False, cache="ram", seed=recipe.seed, resume=last.exists(),
     )  # fmt: skip
     return last
 
@@ -148,15 +152,19 @@ def last_checkpoint(run: Path) -> Path:
     return run / "ultralytics" / "weights" / "last.pt"
 
 
-def kept_checkpoint(run: Path, share: float) -> Path:
-    """The last checkpoint with `share` of the weights the run started from, whose activations do not count; `run`/kept.pt.
+def final_checkpoint(run: Path) -> Path:
+    """What a run comes to: its last checkpoint, with the share that its recipe keeps of the weights it started from (`run`/kept.pt).
 
-    As with the classifier, the two lie in one basin, and their mean does what neither does alone (Wortsman et al. 2022).
+    As with the classifier, the two lie in one basin, and their mean does what neither does alone (Wortsman et al. 2022). The start's
+    activations do not count.
     """
     import torch
 
     from trainer.models import blend
 
+    share = json.loads((run / "recipe.json").read_text())["keep"]
+    if not share:
+        return last_checkpoint(run)
     last, first = (torch.load(path, map_location="cpu", weights_only=False) for path in (last_checkpoint(run), run / "start.pt"))
     model, start = ((saved.get("ema") or saved["model"]).float() for saved in (last, first))
     model.load_state_dict(blend(model.state_dict(), start.state_dict(), share))

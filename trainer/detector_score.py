@@ -16,7 +16,7 @@ from engines.build.onnx_from_checkpoint import onnx_from_checkpoint
 from engines.contract import DetectorContract
 from engines.manifest import Entry, register
 from trainer.checkpoint import commit
-from trainer.detector import kept_checkpoint, last_checkpoint
+from trainer.detector import final_checkpoint
 
 SIDES = (8, 16, 32, 64)
 YUNET_THRESHOLD = 0.7
@@ -61,8 +61,7 @@ def export_detector(run: Path, data: Path, models: Path, name: str = "yolo11n_fa
     """
     path = models / f"{name}.onnx"
     recipe = json.loads((run / "recipe.json").read_text())
-    checkpoint = kept_checkpoint(run, recipe["keep"]) if recipe["keep"] else last_checkpoint(run)
-    onnx_from_checkpoint(checkpoint, path, metadata={"labels": "face", "task": "detector"})
+    onnx_from_checkpoint(final_checkpoint(run), path, metadata={"labels": "face", "task": "detector"})
     entry: dict[str, Any] = {
         "licence": "AGPL-3.0-only",
         "data": "WIDER FACE's validation images, two face-mask sets, animal and face-free pictures (4,258 pictures, 24,284 faces)",

@@ -51,7 +51,7 @@ def reproduce_detector(
     """
     if start is None:
         raise UsageError("the detector is fine-tuned: give the checkpoint that it starts from with --start")
-    from trainer.detector import DetectorRecipe, load_detector_recipe, train_detector
+    from trainer.detector import DetectorRecipe, final_checkpoint, load_detector_recipe, train_detector
     from trainer.detector_score import export_detector
     from trainer.recipes import in_runs
 
@@ -59,7 +59,8 @@ def reproduce_detector(
 
     def make(run: str, recipe: DetectorRecipe) -> Path:
         before = make(recipe.start, load_detector_recipe(recipe_path(recipe.start), shorter)) if recipe.start else start
-        return train_detector(recipe, before, data, in_runs(run), console)
+        train_detector(recipe, before, data, in_runs(run), console)
+        return final_checkpoint(in_runs(run))
 
     make(name, load_detector_recipe(recipe_path(name), [*changes, *shorter]))
     return export_detector(in_runs(name), data, models, name).metrics

@@ -18,7 +18,7 @@ from tiny_yolo import TINY
 
 from engines.errors import UsageError
 from trainer import precision
-from trainer.detector import DetectorRecipe, epochs_of, last_checkpoint, train_detector
+from trainer.detector import DetectorRecipe, epochs_of, final_checkpoint, last_checkpoint, train_detector
 from trainer.detector_score import export_detector, score_detectors
 from trainer.reproduce import reproduce_detector
 
@@ -108,21 +108,33 @@ def test_a_recipe_goes_on_from_the_run_before_it_and_nothing_is_trained_twice(
 ) -> None:
     monkeypatch.setenv("FER_RUNS", str(tmp_path / "runs"))
     common = "imgsz: 96\nepochs: 1\nbatch: 4\nwarmup_epochs: 0\nclose_mosaic: 0\n"
-    (tmp_path / "first.yaml").write_text(f"{common}lr: 0.01\n")
+    (tmp_path / "first.yaml").write_text(f"{common}lr: 0.01\nkeep: 0.25\n")
     (tmp_path / "second.yaml").write_text(f"{common}lr: 1.0e-9\nstart: first\n")
     for turn in range(2):
         said = io.StringIO()
         console = Console(file=said, width=400)
         reproduce_detector("second", lambda name: tmp_path / f"{name}.yaml", pictures, start, tmp_path / "models", console)
         assert said.getvalue().count("has all of its 1 epochs") == 2 * turn
-    first, second = (torch.load(last_checkpoint(tmp_path / "runs" / name), weights_only=False)["model"] for name in ("first", "second"))
-    before = torch.load(start, weights_only=False)["model"]
-    convolutions = [name for name, tensor in first.named_parameters() if tensor.ndim == 4]
-    moved, kept = (
-        max((dict(a.named_parameters())[n].float() - dict(b.named_parameters())[n].float()).abs().max().item() for n in convolutions)
-        for a, b in ((before, first), (first, second))
-    )
-    assert kept < 0.01 * moved
+    first, second = (final_checkpoint(tmp_path / "runs" / name) for name in ("first", "second"))
+    assert moved(first, second) < 0.01 * moved(start, first)
+
+
+def moved(before: Path, after: Path, layer: str = "") -> float:
+    """The farthest that a weight of the convolutions (of those of `layer`) went between two checkpoints."""
+    a, b = (dict(torch.load(path, weights_only=False)["model"].float().named_parameters()) for path in (before, after))
+    return max((a[name] - b[name]).abs().max().item() for name, tensor in a.items() if tensor.ndim == 4 and name.startswith(layer))
+
+
+def test_first_layers_stay_and_the_mean_of_the_weights_lags_where_the_recipe_says_so(pictures: Path, start: Path, tmp_path: Path) -> None:
+    def distances(**changes: float) -> tuple[float, float]:
+        run = tmp_path / "-".join(changes)
+        last = train_detector(RECIPE.model_copy(update=changes), start, pictures, run, Console(file=io.StringIO()))
+        return moved(start, last, "model.0."), moved(start, last, "model.1.")
+
+    first, second = distances(lr=0.01)
+    assert first > 0
+    assert distances(lr=0.01, freeze=1)[0] == 0
+    assert 0 < distances(lr=0.01, ema=0.99)[1] < 0.2 * second
 
 
 def test_what_is_exported_keeps_its_share_of_what_the_run_started_from(pictures: Path, start: Path, tmp_path: Path) -> None:
