@@ -1,6 +1,7 @@
 """HTTP servers for tests, on a free port of the loopback, each client served by a thread of its own.
 
     with web(handle) as url:        `handle(request)` answers every GET; a client that leaves is no error
+    with web(handle, pem) as url:   the same over TLS; self_signed(folder) makes such a file of key and certificate
     files(folder)                   such a handle: the files of a folder
     mjpeg(pictures, pause_s)        another: a camera that sends JPEGs one after the other
 """
@@ -8,18 +9,23 @@
 from __future__ import annotations
 
 import http.server
+import shutil
+import ssl
+import subprocess
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+import pytest
 
 Request = http.server.BaseHTTPRequestHandler
 Handle = Callable[[Request], None]
 
 
 @contextmanager
-def web(handle: Handle) -> Iterator[str]:
-    """http://127.0.0.1:PORT, until the block ends."""
+def web(handle: Handle, pem: Path | None = None) -> Iterator[str]:
+    """http://127.0.0.1:PORT, or https:// with `pem`, until the block ends."""
 
     class Handler(Request):
         protocol_version = "HTTP/1.0"
@@ -35,14 +41,29 @@ def web(handle: Handle) -> Iterator[str]:
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
+    if pem:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(pem)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     try:
-        yield f"http://127.0.0.1:{server.server_port}"
+        yield f"http{'s' if pem else ''}://127.0.0.1:{server.server_port}"
     finally:
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+def self_signed(folder: Path) -> Path:
+    """As cameras have it: a key with a certificate that nobody vouches for."""
+    if shutil.which("openssl") is None:
+        pytest.skip("needs openssl to make a certificate")
+    pem = folder / "server.pem"
+    new = ("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1")
+    subprocess.run(["openssl", *new, "-keyout", pem, "-out", folder / "certificate"], check=True, capture_output=True)
+    pem.write_text(pem.read_text() + (folder / "certificate").read_text())
+    return pem
 
 
 def files(folder: Path) -> Handle:

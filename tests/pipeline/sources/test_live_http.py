@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from cameras import QUICK, Pauses, camera, up_to
 from clips import combing, film, needs_ffmpeg
-from web import Handle, Request, files, mjpeg, web
+from web import Handle, Request, files, mjpeg, self_signed, web
 
 from pipeline.flow.batch import Ended
 from pipeline.sources.live import LiveSource
@@ -58,6 +58,23 @@ def test_a_recording_over_http_is_paced_and_ends(media: Path) -> None:
     assert isinstance(ended, Ended)
     assert (len(frames), ended.reason, ended.final, ended.failed) == (72, "end of file", True, False)
     assert frames[0].info.duration_s == pytest.approx(2.43, abs=0.1)  # type: ignore[union-attr]
+
+
+def test_a_recording_comes_over_tls_whoever_vouches_for_the_server(media: Path, tmp_path: Path) -> None:
+    with web(_serve((media / "d03_neutral_to_smile.mp4").read_bytes()), self_signed(tmp_path)) as url:
+        assert url.startswith("https://")
+        *frames, ended = camera(f"{url}/a.mp4").frames()
+    assert isinstance(ended, Ended)
+    assert (len(frames), ended.reason) == (72, "end of file")
+
+
+def test_a_server_without_ranges_and_an_index_at_the_end_of_the_file_say_what_to_do(media: Path) -> None:
+    with web(files(media)) as url:
+        source = LiveSource(f"{url}/d03_neutral_to_smile.mp4", kind="stream", name="x", settings=QUICK, wait=Pauses(1))
+        list(source.frames())
+    assert source.last_error is not None
+    assert "answers byte ranges" in source.last_error
+    assert "faststart" in source.last_error
 
 
 def test_a_page_that_is_no_video_keeps_the_reason() -> None:
