@@ -57,10 +57,12 @@ def reproduce_detector(
 
     shorter = [f"epochs={epochs}"] if epochs else []
 
-    def make(run: str, recipe: DetectorRecipe) -> Path:
-        before = make(recipe.start, load_detector_recipe(recipe_path(recipe.start), shorter)) if recipe.start else start
+    def make(run: str, recipe: DetectorRecipe) -> None:
+        before = start
+        if recipe.start:
+            make(recipe.start, load_detector_recipe(recipe_path(recipe.start), shorter))
+            before = final_checkpoint(in_runs(recipe.start))
         train_detector(recipe, before, data, in_runs(run), console)
-        return final_checkpoint(in_runs(run))
 
     make(name, load_detector_recipe(recipe_path(name), [*changes, *shorter]))
     return export_detector(in_runs(name), data, models, name).metrics

@@ -113,8 +113,8 @@ def local_failure(text: str, kind: str, error: Exception) -> str:
     return f"the webcam {device} cannot be opened ({_plain(error)}); check that it is plugged in and not in use"
 
 
-def network_failure(text: str, error: Exception, settings: Live, opening: bool = False) -> str:
-    """Why a stream cannot be opened or broke, a part of a sentence without any password."""
+def network_failure(text: str, error: Exception, settings: Live, opening: bool = False, unread_mp4: bool = False) -> str:
+    """Why a stream cannot be opened or broke, a part of a sentence without any password. `unread_mp4`: an MP4, before its first picture."""
     if isinstance(error, av.error.HTTPUnauthorizedError):
         return "the server wants a user and password, or refused those given (401)"
     if isinstance(error, av.error.HTTPForbiddenError):
@@ -126,6 +126,11 @@ def network_failure(text: str, error: Exception, settings: Live, opening: bool =
     if getattr(error, "errno", None) == errno.EIO:
         if opening and not _host_is_known(text):
             return f"the host name {urlsplit(text).hostname} is not known"
+        if unread_mp4:
+            return (
+                "it broke off before its first picture; an MP4 whose index is at its end needs a server that answers byte ranges: "
+                "download it, or move the index to the front (ffmpeg -i in.mp4 -c copy -movflags +faststart out.mp4)"
+            )
         # Also how MJPEG over HTTP ends, and what a web page without a length gives.
         return "the connection broke off, or what came is no video"
     if isinstance(error, (av.error.ExitError, TimeoutError)):

@@ -37,10 +37,6 @@ _TIME_BASE = Fraction(1, RATE)
 _FIRST_PICTURE = 4
 """Read time-outs that a connection may take until its first picture: cameras send key frames every 1 to 10 s."""
 _DEVICE_POLL_S = 0.005
-_UNREADABLE = (
-    "it broke off before its first picture; an MP4 whose index is at its end needs a server that answers byte ranges: download it, "
-    "or move the index to the front (ffmpeg -i in.mp4 -c copy -movflags +faststart out.mp4)"
-)
 _JUMP_S = 10.0
 """Live HLS whose numbers jump by more than this is paced anew from there."""
 
@@ -168,8 +164,8 @@ class LiveSource:
         except _Silent as silent:
             reason = str(silent)
         except (FFmpegError, OSError) as error:
-            unreadable = count == 0 and connection.container.format.name.startswith("mov")
-            reason = _UNREADABLE if unreadable else network_failure(self._text, error, self._settings)
+            unread_mp4 = count == 0 and connection.container.format.name.startswith("mov")
+            reason = network_failure(self._text, error, self._settings, unread_mp4=unread_mp4)
         else:
             reason, clean = "the stream ended", True
         if not self._stop.is_set():
