@@ -90,9 +90,8 @@ def rows_from_frame(frame: Frame) -> list[dict[str, Any]]:
     if count == 0:
         return [_row("frame", source=source, **at)]
     data = faces.data
-    boxes = np.asarray(faces.xyxy, np.float64)
     smoothed = _matrix(data.get("smoothed"), count)
-    probs = _matrix(data.get("probs"), count)
+    boxes, shown, raw = _numbers(faces.xyxy, 2), _numbers(smoothed, 6), _numbers(_matrix(data.get("probs"), count), 6)
     emotions = data.get("emotion")
     rows = []
     for i in range(count):
@@ -100,14 +99,14 @@ def rows_from_frame(frame: Frame) -> list[dict[str, Any]]:
         emotion = UNCERTAIN if emotions is None else str(emotions[i])
         row = _row("face", source=source, **at)
         row["tracker_id"] = None if tracker_id < 0 else tracker_id
-        row["x1"], row["y1"], row["x2"], row["y2"] = (_number(value, 2) for value in boxes[i])
+        row["x1"], row["y1"], row["x2"], row["y2"] = boxes[i]
         row["detection_confidence"] = None if faces.confidence is None else _number(faces.confidence[i], 6)
         row["observed"] = bool(data["observed"][i]) if "observed" in data else True
         row["quality"] = _number(data["quality"][i], 6) if "quality" in data else None
         row["emotion"] = emotion
         row["confidence"] = _number(confidence_of(emotion, smoothed[i]), 6)
-        row.update(zip(_P, (_number(value, 6) for value in smoothed[i]), strict=True))
-        row.update(zip(_RAW, (_number(value, 6) for value in probs[i]), strict=True))
+        row.update(zip(_P, shown[i], strict=True))
+        row.update(zip(_RAW, raw[i], strict=True))
         if "extra" in data and data["extra"][i]:
             row["info"] = info_text({"extra": data["extra"][i]})
         rows.append(row)
@@ -175,6 +174,12 @@ def _matrix(values: Any, count: int) -> np.ndarray:
 def _number(value: Any, digits: int) -> float | None:
     value = float(value)
     return round(value, digits) + 0.0 if math.isfinite(value) else None  # + 0.0: no "-0.0"
+
+
+def _numbers(rows: Any, digits: int) -> list[list[float | None]]:
+    """_number() of all of an (N, M) array at once, which is what makes a crowd's rows cheap."""
+    rounded = np.round(np.asarray(rows, np.float64), digits) + 0.0
+    return np.where(np.isfinite(rounded), rounded.astype(object), None).tolist()
 
 
 def _clean(value: Any) -> Any:

@@ -17,11 +17,12 @@ from pipeline.errors import SinkError
 from pipeline.events import COLUMNS
 from pipeline.sinks.outputs import is_stream
 
+_JSON = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
 
 def jsonl_from_rows(rows: Iterable[dict[str, Any]]) -> bytes:
     """A JSON object per line, strict: no NaN, every column, in order."""
-    lines = (json.dumps(row, ensure_ascii=False, allow_nan=False, separators=(",", ":")) for row in rows)
-    return "".join(f"{line}\n" for line in lines).encode(errors="backslashreplace")
+    return "".join(f"{_JSON.encode(row)}\n" for row in rows).encode(errors="backslashreplace")
 
 
 def csv_from_rows(rows: Iterable[dict[str, Any]], header: bool = False) -> bytes:
