@@ -11,6 +11,7 @@ that change thirty times a second cannot be read, and making them is half of wha
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
@@ -91,7 +92,7 @@ def draw_faces(
     if faces is None or len(faces) == 0:
         return
     size = text_size(canvas.height)
-    boxes = [_clipped(box, canvas) for box in faces.xyxy]
+    boxes = [_clipped(box, canvas) for box in faces.xyxy.tolist()]
     order = sorted((i for i, box in enumerate(boxes) if box is not None), key=lambda i: (-boxes[i].area, i))
     if not order:
         return
@@ -209,9 +210,9 @@ def _inside(canvas: Canvas, corners: list[tuple[int, int]], width: int, height: 
     return np.hstack([xy, xy + np.array((width, height))])
 
 
-def _clipped(box: np.ndarray, canvas: Canvas) -> _Rect | None:
-    if not np.isfinite(box).all():
+def _clipped(box: list[float], canvas: Canvas) -> _Rect | None:
+    if not all(map(math.isfinite, box)):
         return None
-    x1, y1, x2, y2 = (float(value) for value in box)
+    x1, y1, x2, y2 = box
     rect = _Rect(even(max(x1, 0)), even(max(y1, 0)), even(min(x2 + 1, canvas.width + 1)), even(min(y2 + 1, canvas.height + 1)))
     return rect if rect.x2 > rect.x1 and rect.y2 > rect.y1 else None
