@@ -44,6 +44,9 @@ class DetectorRecipe(BaseModel):
     warmup_epochs: float = Field(0.3, ge=0)
     close_mosaic: int = Field(2, ge=0, description="so many last epochs see whole images instead of mosaics of four")
     scale: float = Field(0.5, ge=0, lt=1, description="random zoom 1 ± so much")
+    box: float = Field(7.5, gt=0, description="weight of the boxes' overlap in the loss; ultralytics' own is 7.5")
+    dfl: float = Field(1.5, gt=0, description="weight of the edges' distribution in the loss; ultralytics' own is 1.5")
+    equal_faces: bool = Field(False, description="in the loss of boxes a small face weighs as much as a large one")
     degrees: float = Field(10.0, ge=0, le=180, description="random rotation ± so much")
     fraction: float = Field(1.0, gt=0, le=1, description="share of the images to train on")
     freeze: int = Field(0, ge=0, description="so many first layers stay as they are")
@@ -88,6 +91,7 @@ def train_detector(recipe: DetectorRecipe, start: Path, data: Path, run: Path, c
         console.print(f"{run} has all of its {recipe.epochs} epochs")
         return last
 
+    from trainer.detector_loss import EqualFacesLoss
     from trainer.precision import cpu_has_bf16
 
     # Its trainer refuses bf16 off CUDA, and `amp=True` means fp16 there: the context manager is the one place to say otherwise.
@@ -104,6 +108,9 @@ def train_detector(recipe: DetectorRecipe, start: Path, data: Path, run: Path, c
                     layer.act = getattr(torch.nn, recipe.activation)()
         if recipe.ema:  # its own, .9999 (1 - exp(-updates / 2000)), averages over so few updates in a short run that it does nothing
             trainer.ema.decay = lambda updates: recipe.ema
+        if recipe.equal_faces:
+            trainer.model.criterion = trainer.model.init_criterion()
+            trainer.model.criterion.bbox_loss = EqualFacesLoss(trainer.model.model[-1].reg_max).to(device)
         trainer.model.to(memory_format=torch.channels_last)
         inner = trainer.preprocess_batch
 
@@ -132,9 +139,9 @@ def train_detector(recipe: DetectorRecipe, start: Path, data: Path, run: Path, c
     model.train(
         data=str(dataset), imgsz=recipe.imgsz, epochs=recipe.epochs, batch=recipe.batch, nbs=2 * recipe.batch, optimizer="AdamW",
         lr0=recipe.lr, lrf=recipe.final_lr, warmup_epochs=recipe.warmup_epochs, close_mosaic=recipe.close_mosaic, scale=recipe.scale,
-        degrees=recipe.degrees, hsv_s=0.5, mosaic=1.0, fraction=recipe.fraction, freeze=recipe.freeze, single_cls=True, amp=False,
-        val=False, plots=False, device="0" if device == "cuda" else "cpu", project=str(run), name="ultralytics", exist_ok=True,
-        verbose=False, cache="ram", seed=recipe.seed, resume=last.exists(),
+        degrees=recipe.degrees, hsv_s=0.5, mosaic=1.0, box=recipe.box, dfl=recipe.dfl, fraction=recipe.fraction, freeze=recipe.freeze,
+        single_cls=True, amp=False, val=False, plots=False, device="0" if device == "cuda" else "cpu", project=str(run),
+        name="ultralytics", exist_ok=True, verbose=False, cache="ram", seed=recipe.seed, resume=last.exists(),
     )  # fmt: skip
     return last
 

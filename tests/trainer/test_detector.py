@@ -19,6 +19,7 @@ from tiny_yolo import TINY
 from engines.errors import UsageError
 from trainer import precision
 from trainer.detector import DetectorRecipe, epochs_of, final_checkpoint, last_checkpoint, train_detector
+from trainer.detector_loss import equal_weights
 from trainer.detector_score import export_detector, score_detectors
 from trainer.reproduce import reproduce_detector
 
@@ -135,6 +136,30 @@ def test_first_layers_stay_and_the_mean_of_the_weights_lags_where_the_recipe_say
     assert first > 0
     assert distances(lr=0.01, freeze=1)[0] == 0
     assert 0 < distances(lr=0.01, ema=0.99)[1] < 0.2 * second
+
+
+def test_a_small_face_weighs_as_much_as_a_large_one_and_a_tiny_one_by_its_side() -> None:
+    large, small, tiny, none = [0.0, 0, 80, 80], [100.0, 100, 116, 116], [5.0, 5, 13, 13], [0.0] * 4
+    boxes = torch.tensor([[large] * 6 + [small, small, none], [large] * 2 + [tiny] + [none] * 6])
+    assigned = boxes.sum(-1) > 0
+    weights = assigned[..., None] * torch.tensor([0.9] * 3 + [0.6] * 5 + [0.0])[None, :, None]
+    shared = equal_weights(weights, boxes, assigned)[..., 0]
+    first, second, third, fourth = shared[0, :6].sum(), shared[0, 6:8].sum(), shared[1, :2].sum(), shared[1, 2]
+    assert torch.allclose(torch.stack([second, third, 2 * fourth]), first)  # the large ones of two pictures are two faces
+    assert torch.allclose(shared.sum(), weights.sum())
+    assert torch.allclose(shared[0, 0] / shared[0, 5], torch.tensor(1.5))  # within a face the better place counts more
+    assert not shared[~assigned].any()
+    assert not equal_weights(weights, boxes, torch.zeros_like(assigned)).any()
+
+
+def test_equal_faces_and_weights_of_the_loss_reach_the_training(pictures: Path, start: Path, tmp_path: Path) -> None:
+    def trained(**changes: object) -> Path:
+        recipe = RECIPE.model_copy(update={"epochs": 1, "lr": 0.01, **changes})
+        return train_detector(recipe, start, pictures, tmp_path / "-".join(["run", *changes]), Console(file=io.StringIO()))
+
+    plain = trained()
+    assert moved(plain, trained(seed=RECIPE.seed)) == 0
+    assert all(moved(plain, trained(**change)) > 0 for change in ({"equal_faces": True}, {"box": 15.0}, {"dfl": 4.0}))
 
 
 def test_what_is_exported_keeps_its_share_of_what_the_run_started_from(pictures: Path, start: Path, tmp_path: Path) -> None:
