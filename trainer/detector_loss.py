@@ -1,7 +1,8 @@
 """What a face weighs in the detector's loss of boxes.
 
-In ultralytics' every place of the grid that a face is assigned weighs by how well its box fits. A large face has ten such places that
-fit well, one of 16 pixels four that fit badly, so that it counts for a third of the large one; in AP each counts once.
+In ultralytics' every place of the grid that is assigned to a face weighs by how well its box fits, and small faces have fewer places
+that fit worse: on 48 training pictures a face of 64 to 128 pixels weighs 7.2, one of 16 to 24 pixels 4.5, of 8 to 16 pixels 1.8. In AP
+each counts once.
 """
 
 from __future__ import annotations
