@@ -74,12 +74,11 @@ def test_exports_of_ultralytics_find_the_same_faces(picture: Path, tmp_path: Pat
     if (export, backend) == ("OpenVINO", "onnxruntime"):
         pytest.skip("an .xml is OpenVINO's own")
     model = DETECTORS[export](tmp_path)
-    ours = boxes(watched(picture, tmp_path))
+    # What was exported, at the size that it was exported for: at another one the network itself sees an edge elsewhere.
+    ours = boxes(watched(picture, tmp_path, detect__model="yolo11n_face", detect__imgsz=416 if "small" in export else 640))
     found = watched(picture, tmp_path, detect__model=model, backend=backend, detect__conf=0.45)
     assert [row["tracker_id"] for row in found] == [1, 2]
-    away = np.abs(boxes(found) - ours)  # of boxes of some 150 pixels; at a smaller size one edge may be seen elsewhere, not all
-    assert away.max() < 16
-    assert away.mean() < 4
+    assert np.abs(boxes(found) - ours).max() < 6, "of boxes of some 150 pixels"
     assert all(row["emotion"] for row in found)
 
 
