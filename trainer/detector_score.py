@@ -14,7 +14,7 @@ from engines.build.accuracy import FLOOR, IMAGES_PER_FALSE_POSITIVE, average_pre
 from engines.build.labelled import read_pictures
 from engines.build.onnx_from_checkpoint import onnx_from_checkpoint
 from engines.contract import DetectorContract
-from engines.manifest import MODELS, Entry, register
+from engines.manifest import Entry, register
 from trainer.checkpoint import commit
 from trainer.detector import final_checkpoint
 
@@ -69,8 +69,7 @@ def export_detector(run: Path, data: Path, models: Path, name: str = "yolo11n_fa
     }
     contract = DetectorContract(conf=conf or recipe["conf"], imgsz=recipe["imgsz"], iou=recipe["iou"], vote=recipe["vote"])
     register(name, "detector", path, contract, metrics={}, folder=models, **entry)
-    # By its name where it ships: a path is anybody's model, whose boxes do not vote.
-    scores = score_detectors([name if models.resolve() == MODELS.resolve() else str(path)], data)[name]
+    scores = score_detectors([str(path)], data)[name]
     metrics = {
         "ap50": {f"faces >= {side} px": round(row["ap50"], 4) for side, row in scores.items()},
         "recall at 1 false positive per 20 images": {f"faces >= {side} px": round(row["recall"], 4) for side, row in scores.items()},

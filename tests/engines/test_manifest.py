@@ -27,6 +27,21 @@ def test_the_default_the_name_and_the_path_find_the_same_file():
     assert find(MODELS / "yolo11n_face.onnx", "detector").digest == find(None, "detector").sha256
 
 
+def test_a_copy_of_a_shipped_model_is_read_as_that_one_and_a_changed_copy_is_not(tmp_path):
+    for entry in shipped().values():
+        copy = tmp_path / f"renamed{entry.path.suffix}"
+        for suffix in {entry.path.suffix, ".bin"}:
+            if (file := entry.path.with_suffix(suffix)).is_file():
+                shutil.copy(file, copy.with_suffix(suffix))
+        found = find(copy, entry.task)
+        assert (found.path, found.contract) == (copy, entry.contract)
+        with copy.open("r+b") as file:
+            first = file.read(1)
+            file.seek(0)
+            file.write(bytes([first[0] ^ 1]))
+        assert find(copy, entry.task).contract != entry.contract
+
+
 def test_an_unknown_name_lists_what_ships_and_the_nearest():
     with pytest.raises(UsageError, match=r"shipped: yolo11n_face.*; did you mean yolo11n_face") as caught:
         find("yolo11_face", "detector")
