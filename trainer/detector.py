@@ -11,13 +11,11 @@ its time on one core and costs 2.3 points of AP50, which fine-tuning returns.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tarfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
@@ -26,9 +24,6 @@ from rich.console import Console
 from engines.errors import EngineError, UsageError
 from engines.select import cores
 from trainer.recipes import read_recipe
-
-if TYPE_CHECKING:
-    import torch
 
 _SPLITS = ("train", "val")
 
@@ -57,7 +52,6 @@ class DetectorRecipe(BaseModel):
     freeze: int = Field(0, ge=0, description="so many first layers stay as they are")
     ema: float = Field(0.0, ge=0, lt=1, description="decay, by update, of the running mean of the weights; 0: ultralytics' own ramp")
     keep: float = Field(0.0, ge=0, lt=1, description="share of the weights it started from in those that are exported")
-    compile: bool = Field(False, description="join each layer's operations (Inductor; needs a C++ compiler): half the time without bf16")
     conf: float = Field(0.45, gt=0, lt=1, description="score from which the exported model counts a box as a face")
     iou: float = Field(0.5, gt=0, lt=1, description="overlap from which the exported model takes two boxes for one face")
     vote: float = Field(0.0, ge=0, lt=1, description="overlap from which a box shifts the edges of the one that is kept; 0: none does")
@@ -117,8 +111,6 @@ def train_detector(recipe: DetectorRecipe, start: Path, data: Path, run: Path, c
         if recipe.equal_faces:
             trainer.model.criterion = trainer.model.init_criterion()
             trainer.model.criterion.bbox_loss = EqualFacesLoss(trainer.model.model[-1].reg_max).to(device)
-        if recipe.compile and device == "cpu":
-            compile_layers(trainer.model.model[:-1], console)
         trainer.model.to(memory_format=torch.channels_last)
         inner = trainer.preprocess_batch
 
@@ -152,23 +144,6 @@ def train_detector(recipe: DetectorRecipe, start: Path, data: Path, run: Path, c
         name="ultralytics", exist_ok=True, verbose=False, cache="ram", seed=recipe.seed, resume=last.exists(),
     )  # fmt: skip
     return last
-
-
-def compile_layers(layers: Sequence[torch.nn.Module], console: Console) -> None:
-    """Has Inductor compile each layer by itself at its first call, a few minutes in all; without a C++ compiler they stay as they are.
-
-    YOLO11n, 16 pictures at 640 px forward and backward in float32 on two cores with AVX2, the first three layers frozen: 7.5 → 3 to 5 s.
-    """
-    import torch._dynamo
-
-    compilers = [os.environ["CXX"]] if "CXX" in os.environ else ["g++", "clang++"]
-    if not any(map(shutil.which, compilers)):
-        console.print(f"layers are not compiled, which takes twice as long: there is no C++ compiler ({' or '.join(compilers)})")
-        return
-    # All layers of a kind share one forward, and by default the ninth of them would no longer be compiled.
-    torch._dynamo.config.recompile_limit = torch._dynamo.config.accumulated_recompile_limit = 4096
-    for layer in layers:
-        layer.compile(dynamic=False)
 
 
 def epochs_of(checkpoint: Path) -> int:

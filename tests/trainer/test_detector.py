@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import shutil
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,6 @@ import torch
 from drawn_faces import write_pictures
 from rich.console import Console
 from tiny_yolo import TINY
-from torch._dynamo.utils import counters
 
 from engines.errors import UsageError
 from trainer import precision
@@ -83,31 +81,6 @@ def test_a_run_swaps_activations_goes_on_where_it_was_cut_and_becomes_an_engine(
     table = score_detectors([str(entry.path)], pictures)
     assert set(table) == {"tiny"}
     assert all(0 <= row["ap50"] <= 1 for row in table["tiny"].values())
-
-
-def test_compiled_layers_learn_the_same_and_without_a_compiler_training_goes_on(
-    pictures: Path, start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def losses(name: str, **changes: object) -> tuple[dict[str, float], str]:
-        said = io.StringIO()
-        recipe = RECIPE.model_copy(update={"epochs": 1, **changes})
-        train_detector(recipe, start, pictures, tmp_path / name, Console(file=said, width=200))
-        record = json.loads((tmp_path / name / "log.jsonl").read_text())
-        return {key: value for key, value in record.items() if key.startswith("train/")}, said.getvalue()
-
-    plain, _ = losses("plain")
-    monkeypatch.setenv("CXX", "no-such-compiler")
-    same, said = losses("without", compile=True)
-    assert same == plain
-    assert "there is no C++ compiler (no-such-compiler)" in said
-    monkeypatch.delenv("CXX")
-    if not any(map(shutil.which, ("g++", "clang++"))):
-        pytest.skip("there is no C++ compiler")
-    counters.clear()
-    compiled, said = losses("compiled", compile=True)
-    assert counters["stats"]["unique_graphs"] > 1
-    assert "compiler" not in said
-    assert compiled == pytest.approx(plain, rel=0.02)
 
 
 def test_what_is_missing_is_one_sentence(pictures: Path, start: Path, tmp_path: Path) -> None:
