@@ -132,7 +132,8 @@ def find(model: str | Path | None, task: str, *, unsafe_pickle: bool = False, fo
     Raises UsageError for a name nobody knows, a path that is not there, a pickle without `unsafe_pickle`; ModelError where a
     shipped file is missing or not the one that was released.
     """
-    known = {name: entry for name, entry in shipped(folder).items() if entry.task == task}
+    ours = shipped(folder)
+    known = {name: entry for name, entry in ours.items() if entry.task == task}
     name = DEFAULTS[task] if model is None else str(model)
     if name in known:
         return _verified(known[name])
@@ -140,7 +141,7 @@ def find(model: str | Path | None, task: str, *, unsafe_pickle: bool = False, fo
         raise ModelError(f"this copy of fer-stream ships no {task} {name}; give a path to one, or reinstall")
     if not isinstance(model, str | Path) or not name.strip():
         raise UsageError(f"model must be a shipped name or a path, got {model!r}")
-    other = shipped(folder).get(name)
+    other = ours.get(name)
     if other is not None:
         raise UsageError(f"{name} is a {other.task}, and a {task} was asked for; shipped: {', '.join(known) or 'none'}")
     path = Path(name).expanduser()
