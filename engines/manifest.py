@@ -127,7 +127,7 @@ def register(
 
 def find(model: str | Path | None, task: str, *, unsafe_pickle: bool = False, folder: Path = MODELS) -> Entry:
     """The entry for what a user wrote: None (the default), a shipped name, or a path. A copy of a shipped model is known by its
-    bytes, wherever it lies, and read as that one is.
+    bytes, wherever it lies, and read as that one is; so is what a manifest.json beside the file lists (`fer-train reproduce --output`).
 
     Raises UsageError for a name nobody knows, a path that is not there, a pickle without `unsafe_pickle`; ModelError where a
     shipped file is missing or not the one that was released.
@@ -152,10 +152,18 @@ def find(model: str | Path | None, task: str, *, unsafe_pickle: bool = False, fo
     own = _users(path, task, unsafe_pickle)
     if own.declared:
         return own
-    for entry in known.values():
+    for entry in (*known.values(), *_listed_beside(path, task)):
         if entry.path.is_file() and entry.size == own.size and entry.sha256 == own.digest:  # the size is asked first: hashing takes long
             return dataclasses.replace(entry, name=own.name, path=path, shipped=False)
     return own
+
+
+def _listed_beside(path: Path, task: str) -> list[Entry]:
+    """What the list of models in a file's own folder says; another program's manifest.json says nothing."""
+    try:
+        return [entry for entry in shipped(path.parent).values() if entry.task == task]
+    except ModelError:
+        return []
 
 
 def _verified(entry: Entry) -> Entry:

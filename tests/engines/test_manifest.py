@@ -42,6 +42,17 @@ def test_a_copy_of_a_shipped_model_is_read_as_that_one_and_a_changed_copy_is_not
         assert find(copy, entry.task).contract != entry.contract
 
 
+def test_a_model_is_read_with_the_contract_that_the_list_beside_it_gives(tmp_path):
+    copy = tmp_path / "mine.onnx"
+    copy.write_bytes((MODELS / "yolo11n_face.onnx").read_bytes() + b"\0")
+    assert find(copy, "detector").contract == DetectorContract()
+    contract = DetectorContract(conf=0.6, vote=0.7)
+    register("mine", "detector", copy, contract, licence="", data="", folder=tmp_path)
+    assert find(copy, "detector").contract == contract
+    (tmp_path / "manifest.json").write_text('{"name": "a web app"}')
+    assert find(copy, "detector").contract == DetectorContract()
+
+
 def test_an_unknown_name_lists_what_ships_and_the_nearest():
     with pytest.raises(UsageError, match=r"shipped: yolo11n_face.*; did you mean yolo11n_face") as caught:
         find("yolo11_face", "detector")
