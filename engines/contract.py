@@ -30,6 +30,8 @@ class DetectorContract:
     """Boxes that overlap more are one face (NMS)."""
     vote: float = 0.0
     """Boxes that overlap a kept one by this share or more shift its edges (see preprocess.vote); 0: none do."""
+    mirror: bool = False
+    """A still picture is looked at a second time, mirrored (see preprocess.fuse): twice the time. A frame of a video never is."""
 
 
 @dataclass(frozen=True)

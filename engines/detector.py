@@ -14,7 +14,7 @@ from engines.backends.base import Backend
 from engines.contract import DetectorContract
 from engines.errors import EngineError, ModelError, UsageError
 from engines.onnx_file import read_onnx
-from engines.preprocess import LetterboxGeometry, check_image, letterbox, letterbox_geometry, nms, unletterbox, vote
+from engines.preprocess import LetterboxGeometry, check_image, fuse, letterbox, letterbox_geometry, nms, unletterbox, vote
 
 if TYPE_CHECKING:
     import supervision as sv
@@ -63,27 +63,29 @@ class Detector:
         return letterbox_geometry(width, height, self.imgsz, self.contract.stride, self._fixed)
 
     @overload
-    def detect(self, images: np.ndarray) -> sv.Detections: ...
+    def detect(self, images: np.ndarray, *, mirror: bool | None = None) -> sv.Detections: ...
     @overload
-    def detect(self, images: Sequence[np.ndarray]) -> list[sv.Detections]: ...
-    def detect(self, images: Any) -> Any:
+    def detect(self, images: Sequence[np.ndarray], *, mirror: bool | None = None) -> list[sv.Detections]: ...
+    def detect(self, images: Any, *, mirror: bool | None = None) -> Any:
         """(H, W, 3) uint8 BGR -> sv.Detections, best first; a list of images, of any sizes -> a list.
 
         `xyxy` float32 in pixels of the image, inside of it; `confidence` float32, at least `conf`; `class_id` zeros. At most
-        1,000 faces an image. Raises UsageError (a ValueError) for what is not an image.
+        1,000 faces an image. `mirror`: look at each a second time, mirrored, which finds more small faces in twice the time; None: as
+        the model was measured, False: once, as a video's frames. Raises UsageError (a ValueError) for what is not an image.
         """
+        mirror = self.contract.mirror if mirror is None else mirror
         if isinstance(images, list | tuple):
             for i, image in enumerate(images):
                 check_image(image, f"detect (image {i} of the list)")
-            return self._detect(images)
+            return self._detect(images, mirror)
         check_image(images, "detect")
-        return self._detect([images])[0]
+        return self._detect([images], mirror)[0]
 
-    def infer(self, batch: np.ndarray, floor: float | None = None) -> list[tuple[np.ndarray, np.ndarray]]:
+    def infer(self, batch: np.ndarray, floor: float | None = None, *, mirror: bool = False) -> list[tuple[np.ndarray, np.ndarray]]:
         """(N, H, W, 3) uint8 RGB, letterboxed -> per image ((K, 4) float32 xyxy in input pixels, (K,) float32 confidence).
 
-        After NMS, best first, at most 1,000 each. `floor` is the lowest score returned. H and W are multiples of the
-        contract's stride. Raises UsageError for another shape or type, EngineError where the backend fails.
+        After NMS, best first, at most 1,000 each. `floor` is the lowest score returned, `mirror` as in detect(). H and W are
+        multiples of the contract's stride. Raises UsageError for another shape or type, EngineError where the backend fails.
         """
         stride = self.contract.stride
         if not isinstance(batch, np.ndarray) or batch.dtype != np.uint8 or batch.ndim != 4 or batch.shape[3] != 3:
@@ -93,13 +95,13 @@ class Detector:
             raise UsageError(f"infer expected sides that are multiples of {stride}, got {batch.shape[2]}×{batch.shape[1]}; use letterbox()")
         if len(batch) == 0:
             return []
-        return self._infer(batch, self.floor if floor is None else _fraction("floor", floor))
+        return self._look(batch, self.floor if floor is None else _fraction("floor", floor), mirror)
 
     def close(self) -> None:
         """Frees the model; idempotent."""
         self._engine.close()
 
-    def _detect(self, images: Sequence[np.ndarray]) -> list[sv.Detections]:
+    def _detect(self, images: Sequence[np.ndarray], mirror: bool) -> list[sv.Detections]:
         import supervision as sv
 
         geometries = [self.geometry(image.shape[1], image.shape[0]) for image in images]
@@ -110,13 +112,28 @@ class Detector:
         for members in groups.values():
             for start in range(0, len(members), _AT_A_TIME):
                 part = members[start : start + _AT_A_TIME]
-                answers = self._infer(np.stack([letterbox(images[i], geometries[i]) for i in part]), self.conf)
+                answers = self._look(np.stack([letterbox(images[i], geometries[i]) for i in part]), self.conf, mirror)
                 for i, (xyxy, confidence) in zip(part, answers, strict=True):
                     height, width = images[i].shape[:2]
                     boxes = unletterbox(xyxy, geometries[i], width, height)
                     real = ((boxes[:, 2:] - boxes[:, :2]) > 0).all(1)  # one that lay in the border has no pixel left
                     found[i] = sv.Detections(boxes[real], confidence=confidence[real], class_id=np.zeros(int(real.sum()), int))
         return found
+
+    def _look(self, batch: np.ndarray, floor: float, mirror: bool) -> list[tuple[np.ndarray, np.ndarray]]:
+        """As infer(): once, or also mirrored."""
+        if not mirror:
+            return self._infer(batch, floor)
+        lower = floor / 4  # what one look finds keeps half of its score, so that what the other barely sees counts, too
+        fused = []
+        for first, (boxes, scores) in zip(
+            self._infer(batch, lower), self._infer(np.ascontiguousarray(batch[:, :, ::-1]), lower), strict=True
+        ):
+            back = np.stack([batch.shape[2] - boxes[:, 2], boxes[:, 1], batch.shape[2] - boxes[:, 0], boxes[:, 3]], 1)
+            xyxy, confidence = fuse(first, (back, scores), self.iou)
+            good = confidence >= floor
+            fused.append((xyxy[good], confidence[good]))
+        return fused
 
     def _infer(self, batch: np.ndarray, floor: float) -> list[tuple[np.ndarray, np.ndarray]]:
         if self._channels_first:

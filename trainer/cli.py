@@ -172,8 +172,9 @@ def train_detector(recipe: str, data: Path, start: Path, run: Path | None, chang
 @click.argument("models", nargs=-1, required=True)
 @_faces
 @click.option("--rival", type=click.Path(path_type=Path), help="A YuNet's .onnx, to be compared with at its own number of false positives.")
+@click.option("--mirror", is_flag=True, help="Look at each picture twice, the second time mirrored, as fer-stream does at still pictures.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
-def evaluate_detector(models: tuple[str, ...], data: Path, rival: Path | None, as_json: bool) -> None:
+def evaluate_detector(models: tuple[str, ...], data: Path, rival: Path | None, mirror: bool, as_json: bool) -> None:
     """AP50 and recall of MODELS on the validation pictures, by the smallest face that counts.
 
     \b
@@ -185,7 +186,7 @@ def evaluate_detector(models: tuple[str, ...], data: Path, rival: Path | None, a
 
     from trainer.detector_score import score_detectors
 
-    table = score_detectors(models, data, str(rival) if rival else None, lambda text: click.echo(text, err=True))
+    table = score_detectors(models, data, str(rival) if rival else None, lambda text: click.echo(text, err=True), mirror=mirror)
     if as_json:
         click.echo(json.dumps(table))
         return

@@ -55,6 +55,7 @@ class DetectorRecipe(BaseModel):
     conf: float = Field(0.45, gt=0, lt=1, description="score from which the exported model counts a box as a face")
     iou: float = Field(0.5, gt=0, lt=1, description="overlap from which the exported model takes two boxes for one face")
     vote: float = Field(0.0, ge=0, lt=1, description="overlap from which a box shifts the edges of the one that is kept; 0: none does")
+    mirror: bool = Field(False, description="the exported model looks at still pictures twice, the second time mirrored")
     seed: int = 1
 
 

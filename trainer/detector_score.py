@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from engines import load_detector
-from engines.build.accuracy import FLOOR, IMAGES_PER_FALSE_POSITIVE, average_precision, outcomes, recall_at
+from engines.build.accuracy import FLOOR, IMAGES_PER_FALSE_POSITIVE, average_precision, detector_metrics, outcomes, recall_at
 from engines.build.labelled import read_pictures
 from engines.build.onnx_from_checkpoint import onnx_from_checkpoint
 from engines.contract import DetectorContract
@@ -24,18 +24,19 @@ YUNET_THRESHOLD = 0.7
 
 
 def score_detectors(
-    models: Sequence[str], data: Path, rival: str | None = None, say: Callable[[str], None] = lambda text: None
+    models: Sequence[str], data: Path, rival: str | None = None, say: Callable[[str], None] = lambda text: None, *, mirror: bool = False
 ) -> dict[str, dict[int, dict[str, float]]]:
     """Model -> smallest face -> ap50, recall at one false positive per 20 images, and (`rival`: a YuNet's file) recall at its own number.
 
-    The rival stands in the result too, with its false positives at the threshold. Raises UsageError for data or models that are not there.
+    The rival stands in the result too, with its false positives at the threshold. `mirror`: all look at each picture twice, see
+    Detector.detect(). Raises UsageError for data or models that are not there.
     """
     pictures = read_pictures(data, "val")
     truths, images = [picture.boxes for picture in pictures], [picture.image for picture in pictures]
     curves = {}
     for model in [*([rival] if rival else []), *models]:
         say(f"{Path(model).name}: {len(images)} pictures")
-        answers = load_detector(model, conf=FLOOR).detect(images)
+        answers = load_detector(model, conf=FLOOR).detect(images, mirror=mirror)
         curves[model] = outcomes(truths, [(faces.xyxy, np.asarray(faces.confidence)) for faces in answers], SIDES)
     table: dict[str, dict[int, dict[str, float]]] = {}
     for model, by_side in curves.items():
@@ -67,11 +68,9 @@ def export_detector(run: Path, data: Path, models: Path, name: str = "yolo11n_fa
         "data": "WIDER FACE's validation images, two face-mask sets, animal and face-free pictures (4,258 pictures, 24,284 faces)",
         "source": {"recipe": recipe, "commit": commit()},
     }
-    contract = DetectorContract(conf=conf or recipe["conf"], imgsz=recipe["imgsz"], iou=recipe["iou"], vote=recipe["vote"])
-    register(name, "detector", path, contract, metrics={}, folder=models, **entry)
-    scores = score_detectors([str(path)], data)[name]
-    metrics = {
-        "ap50": {f"faces >= {side} px": round(row["ap50"], 4) for side, row in scores.items()},
-        "recall at 1 false positive per 20 images": {f"faces >= {side} px": round(row["recall"], 4) for side, row in scores.items()},
-    }
+    contract = DetectorContract(
+        conf=conf or recipe["conf"], imgsz=recipe["imgsz"], iou=recipe["iou"], vote=recipe["vote"], mirror=recipe["mirror"]
+    )
+    register(name, "detector", path, contract, metrics={}, folder=models, **entry)  # so that it is measured with its contract
+    metrics = detector_metrics(load_detector(path, conf=FLOOR), read_pictures(data, "val"), SIDES)
     return register(name, "detector", path, contract, metrics=metrics, folder=models, **entry)

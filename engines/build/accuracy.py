@@ -26,9 +26,25 @@ FLOOR = 0.01
 IMAGES_PER_FALSE_POSITIVE = 20
 
 
-def score_detector(detector: Detector, pictures: Sequence[Picture], sides: Sequence[int] = SIDES) -> dict[str, Any]:
-    """{"ap50": {8: …}, "recall": {8: …}, "faces": {8: …}}; recall at one false positive per 20 images. `detector` at FLOOR."""
-    answers = detector.detect([picture.image for picture in pictures])  # as one list: one compilation for each shape
+def detector_metrics(detector: Detector, pictures: Sequence[Picture], sides: Sequence[int] = SIDES) -> dict[str, dict[str, float]]:
+    """What a manifest says of a detector: of one look at each picture, and where its contract has it look twice at still ones, of that.
+
+    `detector` at FLOOR.
+    """
+    metrics = {}
+    for mirror in (False, True) if detector.contract.mirror else (False,):
+        scores, how = score_detector(detector, pictures, sides, mirror=mirror), ", also mirrored" if mirror else ""
+        for measure, name in (("ap50", "ap50"), ("recall", f"recall at 1 false positive per {IMAGES_PER_FALSE_POSITIVE} images")):
+            metrics[name + how] = {f"faces >= {side} px": round(value, 4) for side, value in scores[measure].items()}
+    return metrics
+
+
+def score_detector(
+    detector: Detector, pictures: Sequence[Picture], sides: Sequence[int] = SIDES, *, mirror: bool = False
+) -> dict[str, Any]:
+    """{"ap50": {8: …}, "recall": {8: …}, "faces": {8: …}}; recall at one false positive per 20 images. `detector` at FLOOR, `mirror`
+    as in its detect(): without, the network by itself is judged."""
+    answers = detector.detect([picture.image for picture in pictures], mirror=mirror)  # as one list: one compilation for each shape
     found = [(faces.xyxy, np.asarray(faces.confidence)) for faces in answers]
     return score_boxes([picture.boxes for picture in pictures], found, sides)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from engines import load_classifier, load_detector, manifest
-from engines.build.accuracy import FLOOR, score_classifier, score_detector
+from engines.build.accuracy import FLOOR, detector_metrics, score_classifier
 from engines.build.labelled import read_faces, read_pictures
 from engines.contract import HEADS
 from engines.errors import UsageError
@@ -30,9 +30,7 @@ def ship(built: Path, data: Path, *, folder: Path = manifest.MODELS) -> manifest
         faces = read_faces(data, "PublicTest")
         metrics = {f"{head}_accuracy": round(score_classifier(load_classifier(built, head=head), faces), 4) for head in HEADS}
     else:
-        scores = score_detector(load_detector(built, conf=FLOOR), read_pictures(data, "val"))
-        metrics = {key: {f"faces >= {side} px": round(value, 4) for side, value in scores[key].items()} for key in ("ap50", "recall")}
-        metrics["recall at 1 false positive per 20 images"] = metrics.pop("recall")
+        metrics = {**detector_metrics(load_detector(built, conf=FLOOR), read_pictures(data, "val"))}
     metrics["beside fp32"] = {key: sidecar.parity[key] for key in ("agreement", "max_deviation", "mean_deviation")}
     file = folder / f"{name}{built.suffix}"
     shutil.copyfile(built, file)

@@ -42,20 +42,23 @@ class Detect:
         self._detector.infer(np.full((1, geometry.input_height, geometry.input_width, 3), FILL, np.uint8))
 
     def process(self, batch: Batch) -> Batch:
-        groups: dict[tuple[int, int], list[tuple[Frame, LetterboxGeometry]]] = defaultdict(list)
+        groups: dict[tuple[int, int, bool], list[tuple[Frame, LetterboxGeometry]]] = defaultdict(list)
         for frame in batch.frames:
             key = (frame.source, frame.epoch)
-            # Pictures have nothing between them to carry a box from.
-            due = frame.info.kind == "image" or self._seen[key] % self._interval == 0
+            # Pictures have nothing between them to carry a box from, and no next frame to show what this one does not.
+            picture = frame.info.kind == "image"
+            due = picture or self._seen[key] % self._interval == 0
             self._seen[key] += 1
             if due:
                 geometry = self._detector.geometry(frame.width, frame.height)
-                groups[geometry.input_height, geometry.input_width].append((frame, geometry))
-        for (height, width), members in groups.items():
+                groups[geometry.input_height, geometry.input_width, picture and self._detector.contract.mirror].append((frame, geometry))
+        for (height, width, mirror), members in groups.items():
             inputs = np.full((len(members), height, width, 3), FILL, np.uint8)
             for row, (frame, geometry) in zip(inputs, members, strict=True):
                 self._scale_into(row, frame, geometry)
-            for (frame, geometry), (xyxy, confidence) in zip(members, self._detector.infer(inputs, floor=self._lowest), strict=True):
+            # A mirrored picture's score is the mean of two looks: half of what is suspect in one is suspect.
+            answers = self._detector.infer(inputs, floor=self._lowest / 2 if mirror else self._lowest, mirror=mirror)
+            for (frame, geometry), (xyxy, confidence) in zip(members, answers, strict=True):
                 found = self._faces(xyxy, confidence, frame, geometry)
                 frame.faces, frame.hidden = found[found.confidence >= self._floor], found.xyxy
         for ended in batch.ended:

@@ -34,7 +34,7 @@ def blobs(width: int, height: int, *boxes: tuple[int, int, int, int]) -> np.ndar
 
 
 def faked(answer, **settings) -> Detector:
-    return Detector(FakeBackend("detector", answer), Entry("fake", "detector", Path("fake.detector"), DetectorContract()), **settings)
+    return Detector(FakeBackend("detector", *([answer] if answer else [])), Entry("fake", "detector", Path("fake.detector"), DetectorContract()), **settings)
 
 
 def same(one, other) -> bool:
@@ -67,10 +67,11 @@ def test_a_list_of_mixed_sizes_equals_one_by_one(detector, photos):
 def test_detect_ends_in_infer(detector, photos):
     image = photos["p01_family_of_four_smiling"]
     g = detector.geometry(image.shape[1], image.shape[0])
-    xyxy, confidence = detector.infer(letterbox(image, g)[None], floor=detector.conf)[0]
-    found = detector.detect(image)
-    assert np.array_equal(found.xyxy, unletterbox(xyxy, g, image.shape[1], image.shape[0]))
-    assert np.array_equal(found.confidence, confidence)
+    for mirror in (False, True):
+        xyxy, confidence = detector.infer(letterbox(image, g)[None], floor=detector.conf, mirror=mirror)[0]
+        found = detector.detect(image, mirror=mirror)
+        assert np.array_equal(found.xyxy, unletterbox(xyxy, g, image.shape[1], image.shape[0]))
+        assert np.array_equal(found.confidence, confidence)
 
 
 def test_a_lower_floor_only_adds(detector, photos):
@@ -155,6 +156,29 @@ def test_conf_decides_what_is_a_face():
     answer = fixed_boxes([[0, 100, 50, 150], [100, 100, 150, 150]], [0.5, 0.3])
     image = np.zeros((360, 640, 3), np.uint8)
     assert [len(faked(answer, conf=conf).detect(image)) for conf in (0.2, 0.4, 0.6)] == [2, 1, 0]
+
+
+def test_a_mirrored_look_counts_what_both_see_in_full_and_what_one_sees_by_half():
+    blob = blobs(640, 360, (100, 50, 200, 150))
+    seen = faked(None).detect(blob, mirror=True)
+    assert seen.xyxy.tolist() == [[100, 50, 200, 150]]
+    assert seen.confidence == pytest.approx([0.9])
+    fixed = faked(fixed_boxes([[0, 100, 50, 150]], [0.8]), conf=0.3)  # left in the picture, and left in its mirror image
+    assert fixed.detect(blob).xyxy.tolist() == [[0, 88, 50, 138]]
+    both = fixed.detect(blob, mirror=True)
+    assert sorted(both.xyxy.tolist()) == [[0, 88, 50, 138], [590, 88, 640, 138]]
+    assert both.confidence == pytest.approx([0.4, 0.4])
+    assert len(faked(fixed_boxes([[0, 100, 50, 150]], [0.8]), conf=0.5).detect(blob, mirror=True)) == 0
+
+
+def test_the_shipped_detector_says_of_a_picture_what_it_says_of_its_mirror_image(detector, photos):
+    assert detector.contract.mirror
+    image = photos["p01_family_of_four_smiling"]
+    found = detector.detect(image)
+    assert not same(found, detector.detect(image, mirror=False))
+    mirrored = detector.detect(np.ascontiguousarray(image[:, ::-1])).xyxy
+    back = np.stack([image.shape[1] - mirrored[:, 2], mirrored[:, 1], image.shape[1] - mirrored[:, 0], mirrored[:, 3]], 1)
+    assert iou_with(found.xyxy, back).max(1).min() > 0.95  # an odd column of border may lie on the other side
 
 
 def test_a_closed_detector_says_so():

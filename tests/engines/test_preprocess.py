@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engines.errors import UsageError
-from engines.preprocess import crop_faces, crop_square, iou_with, letterbox, letterbox_geometry, nms, unletterbox, vote
+from engines.preprocess import crop_faces, crop_square, fuse, iou_with, letterbox, letterbox_geometry, nms, unletterbox, vote
 
 
 def test_a_wide_frame_is_padded_to_the_next_multiple_of_the_stride():
@@ -113,6 +113,31 @@ def test_neighbours_shift_the_edges_of_a_kept_box_by_score_and_overlap():
     assert voted[1:].tolist() == boxes[3:].tolist()  # nobody near, no area: as they were
     assert vote(boxes[:1], boxes[:0], scores[:0], 0.7).tolist() == boxes[:1].tolist()
     assert vote(boxes[:0], boxes, scores, 0.7).shape == (0, 4)
+
+
+def test_what_two_looks_found_is_averaged_and_what_one_found_counts_half():
+    one = np.array([[0, 0, 10, 10], [50, 50, 60, 60]], np.float32), np.array([0.9, 0.4], np.float32)
+    other = np.array([[20, 20, 30, 30], [0, 0, 10, 9], [0, 0, 10, 7]], np.float32), np.array([0.8, 0.6, 0.5], np.float32)
+    boxes, scores = fuse(one, other, 0.6)
+    assert boxes.tolist() == [pytest.approx([0, 0, 10, (0.9 * 10 + 0.6 * 9) / 1.5]), [20, 20, 30, 30], [50, 50, 60, 60]]
+    assert scores == pytest.approx([0.75, 0.4, 0.2])  # the other's third lies on the first, and goes
+    assert [part.tolist() for part in one] == [[[0, 0, 10, 10], [50, 50, 60, 60]], pytest.approx([0.9, 0.4])]  # the caller's are as they were
+    none = np.zeros((0, 4), np.float32), np.zeros(0, np.float32)
+    assert [part.tolist() for part in fuse(none, none, 0.6)] == [[], []]
+    for found in (fuse(one, none, 0.6), fuse(none, one, 0.6)):
+        assert found[0].tolist() == one[0].tolist()
+        assert found[1] == pytest.approx([0.45, 0.2])
+
+
+@given(st.lists(st.tuples(box, st.floats(0.01, 1)), max_size=20), st.floats(0.1, 0.9))
+def test_two_looks_that_agree_are_one(found, iou):
+    boxes = np.array([b for b, _ in found], np.float32).reshape(-1, 4)
+    scores = np.array([s for _, s in found], np.float32)
+    kept = nms(boxes, scores, iou)
+    once = boxes[kept], scores[kept]
+    both, confidence = fuse(once, once, iou)
+    assert both == pytest.approx(once[0], abs=1e-3)
+    assert confidence == pytest.approx(once[1], abs=1e-6)
 
 
 def test_a_thousand_faces_survive_nms():

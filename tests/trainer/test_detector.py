@@ -60,7 +60,7 @@ def test_a_run_swaps_activations_goes_on_where_it_was_cut_and_becomes_an_engine(
             return super().write(text)
 
     run, said = tmp_path / "run", io.StringIO()
-    recipe = RECIPE.model_copy(update={"epochs": 3})
+    recipe = RECIPE.model_copy(update={"epochs": 3, "mirror": True})
     with pytest.raises(Stopped):
         train_detector(recipe, start, pictures, run, Console(file=StopsAfterOne(), width=200))
     assert epochs(run) == [1, 2]
@@ -76,8 +76,8 @@ def test_a_run_swaps_activations_goes_on_where_it_was_cut_and_becomes_an_engine(
     assert "SiLU" not in kinds
 
     entry = export_detector(run, pictures, tmp_path, "tiny", conf=0.3)
-    assert entry.contract.conf == 0.3
-    assert set(entry.metrics["ap50"]) == {f"faces >= {side} px" for side in (8, 16, 32, 64)}
+    assert (entry.contract.conf, entry.contract.mirror) == (0.3, True)
+    assert set(entry.metrics["ap50"]) == set(entry.metrics["ap50, also mirrored"]) == {f"faces >= {side} px" for side in (8, 16, 32, 64)}
     table = score_detectors([str(entry.path)], pictures)
     assert set(table) == {"tiny"}
     assert all(0 <= row["ap50"] <= 1 for row in table["tiny"].values())

@@ -1,10 +1,16 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from frames import PICTURE, VIDEO, frame
 
 from engines import load_detector
+from engines.backends.fake import FakeBackend, fixed_boxes
+from engines.contract import DetectorContract
+from engines.detector import Detector
+from engines.manifest import Entry
 from pipeline.flow.batch import Batch, Ended
 from pipeline.stages.detect import _SCALERS, Detect
 from pipeline.types import Frame, SourceInfo
@@ -51,6 +57,19 @@ def test_pictures_are_all_looked_at(stage: Detect) -> None:
     frames = [frame(i, info=PICTURE, picture=bright(320, 180)) for i in range(4)]
     stage.process(Batch(frames, []))
     assert all(len(one.faces) == 1 for one in frames)
+
+
+def test_a_picture_is_looked_at_mirrored_too_and_a_frame_of_a_video_is_not() -> None:
+    entry = Entry("fake", "detector", Path("fake.detector"), DetectorContract(mirror=True))
+    left = Detector(FakeBackend("detector", fixed_boxes([[0, 100, 50, 150]], [0.8])), entry)  # in the mirror image as well
+    picture, video = frame(0, info=PICTURE, picture=bright(640, 384)), frame(0, info=VIDEO, picture=bright(640, 384))
+    Detect(left, floor=0.1).process(Batch([picture, video], []))
+    assert sorted(picture.faces.xyxy[:, 0].tolist()) == [0, 590]
+    assert picture.faces.confidence == pytest.approx([0.4, 0.4])
+    assert (video.faces.xyxy[:, 0].tolist(), video.faces.confidence.tolist()) == ([0], pytest.approx([0.8]))
+
+    Detect(left, floor=0.45, suspicion=0.5).process(Batch([picture], []))
+    assert (len(picture.faces), len(picture.hidden)) == (0, 2)  # what one look suspects is hidden
 
 
 def test_scalers_of_a_folder_of_many_sizes_do_not_pile_up(stage: Detect) -> None:
