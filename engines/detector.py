@@ -81,10 +81,11 @@ class Detector:
         check_image(images, "detect")
         return self._detect([images], mirror)[0]
 
-    def infer(self, batch: np.ndarray, floor: float | None = None, *, mirror: bool = False) -> list[tuple[np.ndarray, np.ndarray]]:
+    def infer(self, batch: np.ndarray, floor: float | None = None, *, still: bool = False) -> list[tuple[np.ndarray, np.ndarray]]:
         """(N, H, W, 3) uint8 RGB, letterboxed -> per image ((K, 4) float32 xyxy in input pixels, (K,) float32 confidence).
 
-        After NMS, best first, at most 1,000 each. `floor` is the lowest score returned, `mirror` as in detect(). H and W are
+        After NMS, best first, at most 1,000 each. `floor` is the lowest score returned. `still`: pictures, not frames of a video: as
+        detect() does, nothing is compiled for their shape, and where the contract says so each is looked at twice. H and W are
         multiples of the contract's stride. Raises UsageError for another shape or type, EngineError where the backend fails.
         """
         stride = self.contract.stride
@@ -95,7 +96,8 @@ class Detector:
             raise UsageError(f"infer expected sides that are multiples of {stride}, got {batch.shape[2]}×{batch.shape[1]}; use letterbox()")
         if len(batch) == 0:
             return []
-        return self._look(batch, self.floor if floor is None else _fraction("floor", floor), mirror)
+        floor = self.floor if floor is None else _fraction("floor", floor)
+        return self._look(batch, floor, self.contract.mirror) if still else self._infer(batch, floor)
 
     def close(self) -> None:
         """Frees the model; idempotent."""
@@ -121,26 +123,26 @@ class Detector:
         return found
 
     def _look(self, batch: np.ndarray, floor: float, mirror: bool) -> list[tuple[np.ndarray, np.ndarray]]:
-        """As infer(): once, or also mirrored."""
+        """At still pictures: once, or also mirrored."""
         if not mirror:
-            return self._infer(batch, floor)
+            return self._infer(batch, floor, still=True)
         lower = floor / 4  # what one look finds keeps half of its score, so that what the other barely sees counts, too
         fused = []
-        for first, (boxes, scores) in zip(
-            self._infer(batch, lower), self._infer(np.ascontiguousarray(batch[:, :, ::-1]), lower), strict=True
-        ):
+        views = (self._infer(np.ascontiguousarray(view), lower, still=True) for view in (batch, batch[:, :, ::-1]))
+        for first, (boxes, scores) in zip(*views, strict=True):
             back = np.stack([batch.shape[2] - boxes[:, 2], boxes[:, 1], batch.shape[2] - boxes[:, 0], boxes[:, 3]], 1)
             xyxy, confidence = fuse(first, (back, scores), self.iou)
             good = confidence >= floor
             fused.append((xyxy[good], confidence[good]))
         return fused
 
-    def _infer(self, batch: np.ndarray, floor: float) -> list[tuple[np.ndarray, np.ndarray]]:
+    def _infer(self, batch: np.ndarray, floor: float, *, still: bool = False) -> list[tuple[np.ndarray, np.ndarray]]:
         if self._channels_first:
             batch = batch.transpose(0, 3, 1, 2)
         if self._float is not None:
             batch = batch.astype(self._float) / self._float(255)
-        raw = self._engine.infer([batch])[0]
+        run = getattr(self._engine, "infer_any_shape", self._engine.infer) if still else self._engine.infer
+        raw = run([batch])[0]
         if raw.ndim != 3 or raw.shape[1] != 5:
             raise ModelError(f"{self.name} answers {raw.shape}; expected {_WANTED}")
         return [self._decode(one, floor) for one in raw]
@@ -180,7 +182,7 @@ class YunetDetector(Detector):
     def _layout(self) -> None:
         self._fixed = None
 
-    def _infer(self, batch: np.ndarray, floor: float) -> list[tuple[np.ndarray, np.ndarray]]:
+    def _infer(self, batch: np.ndarray, floor: float, *, still: bool = False) -> list[tuple[np.ndarray, np.ndarray]]:
         return self._engine.find(batch, floor, self.iou)  # type: ignore[attr-defined]
 
 

@@ -44,7 +44,7 @@ class ScrfdDetector(Detector):
             raise ModelError(f"{self.name} takes {got}; expected one input of images, (N, 3, H, W) float, as SCRFD has")
         self._fixed = (shape[3], shape[2]) if shape[2] and shape[3] else None
 
-    def _infer(self, batch: np.ndarray, floor: float) -> list[tuple[np.ndarray, np.ndarray]]:
+    def _infer(self, batch: np.ndarray, floor: float, *, still: bool = False) -> list[tuple[np.ndarray, np.ndarray]]:
         images = (batch.transpose(0, 3, 1, 2).astype(np.float32) - 127.5) / 128
         # One by one: these exports lay the anchors of a batch's images out in more than one way.
         return [self._boxes(self._engine.infer([image[None]]), batch.shape[1:3], floor) for image in images]

@@ -48,6 +48,7 @@ class Backend(Protocol):
     def infer(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
         """One array per input, axis 0 the batch -> one array per output, owned by the caller.
 
+        A backend to which each new shape is dear may have an infer_any_shape() beside it, for pictures of ever other shapes.
         Raises EngineError where the runtime fails or the shapes do not fit, or after close().
         """
         ...

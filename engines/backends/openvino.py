@@ -11,6 +11,7 @@ second picture is always at hand, `requests` pictures side by side with one thre
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -87,16 +88,24 @@ class OpenVinoBackend:
             raise ModelError(f"OpenVINO cannot read {path} ({_first_line(error)}); give a valid .onnx or OpenVINO .xml") from error
 
     def infer(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+        return self._infer(arrays, any_shape=False)
+
+    def infer_any_shape(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """As infer(), by one compilation for all shapes: a folder of pictures has dozens, and each takes longer to compile than to run."""
+        return self._infer(arrays, any_shape=True)
+
+    def _infer(self, arrays: Sequence[np.ndarray], any_shape: bool) -> list[np.ndarray]:
         if len(arrays) != len(self.inputs):
             raise EngineError(f"{self._path.name} takes {len(self.inputs)} inputs, got {len(arrays)} arrays")
         if len(arrays[0]) == 0:
             raise EngineError(f"{self._path.name} was given an empty batch")
         fixed = self.inputs[0].shape[0] if self.inputs[0].shape else None
+        run = functools.partial(self._run, any_shape=any_shape)
         if arrays[0][0].size < LARGE_SAMPLE:
-            return in_parts(self._run, arrays, fixed or small_batch(arrays[0], _LARGEST_BATCH))
+            return in_parts(run, arrays, fixed or small_batch(arrays[0], _LARGEST_BATCH))
         if self._side_by_side == 1 or (fixed or 1) > 1:
-            return in_parts(self._run, arrays, fixed or 1)
-        return self._run_side_by_side(arrays)
+            return in_parts(run, arrays, fixed or 1)
+        return self._run_side_by_side(arrays, any_shape)
 
     def close(self) -> None:
         with self._lock:
@@ -104,8 +113,8 @@ class OpenVinoBackend:
             self._compiled.clear()
             self._model = None
 
-    def _run(self, arrays: list[np.ndarray]) -> list[np.ndarray]:
-        requests, lock = self._requests(tuple(a.shape for a in arrays))
+    def _run(self, arrays: list[np.ndarray], any_shape: bool) -> list[np.ndarray]:
+        requests, lock = self._requests(tuple(a.shape for a in arrays), any_shape)
         try:
             with lock:  # requests at the same time would only queue inside
                 requests[0].infer(dict(enumerate(arrays)), share_inputs=True)
@@ -113,9 +122,9 @@ class OpenVinoBackend:
         except Exception as error:
             raise EngineError(f"OpenVINO failed on {self._path.name}: {_first_line(error)}") from error
 
-    def _run_side_by_side(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+    def _run_side_by_side(self, arrays: Sequence[np.ndarray], any_shape: bool) -> list[np.ndarray]:
         """A ring: each request takes the next picture as soon as its answer is read, so that none waits for its neighbours."""
-        requests, lock = self._requests(tuple((1, *a.shape[1:]) for a in arrays))
+        requests, lock = self._requests(tuple((1, *a.shape[1:]) for a in arrays), any_shape)
         rows = []
         count = len(arrays[0])
         # Held until the answer is there: inputs are shared, not copied.
@@ -136,25 +145,27 @@ class OpenVinoBackend:
     def _answers(self, request: Any) -> list[np.ndarray]:
         return [np.array(request.get_output_tensor(i).data) for i in range(len(self.outputs))]
 
-    def _requests(self, shapes: tuple[tuple[int, ...], ...]) -> tuple[list[Any], threading.Lock]:
+    def _requests(self, shapes: tuple[tuple[int, ...], ...], any_shape: bool) -> tuple[list[Any], threading.Lock]:
+        key = () if any_shape else shapes
         with self._lock:  # held while compiling: a second thread with the same shape waits for it instead of compiling too
             if self._closed:
                 raise EngineError(f"{self._path.name} was closed and can no longer be run; load it again")
-            if shapes not in self._compiled:
+            if key not in self._compiled:
                 try:
                     model = self._model.clone()
-                    model.reshape({i: list(shape) for i, shape in enumerate(shapes)})
+                    if not any_shape:
+                        model.reshape({i: list(shape) for i, shape in enumerate(shapes)})
                     count = self._side_by_side if np.prod(shapes[0][1:]) >= LARGE_SAMPLE else 1
                     compiled = self._core.compile_model(model, "CPU", self._config | {"NUM_STREAMS": count})
                     requests = [compiled.create_infer_request() for _ in range(count)]
                 except Exception as error:
                     got = ", ".join("×".join(map(str, shape)) for shape in shapes)
                     raise EngineError(f"OpenVINO cannot compile {self._path.name} for an input of {got}: {_first_line(error)}") from error
-                self._compiled[shapes] = (requests, threading.Lock())
+                self._compiled[key] = (requests, threading.Lock())
                 while len(self._compiled) > _COMPILED_SHAPES:
                     self._compiled.popitem(last=False)
-            self._compiled.move_to_end(shapes)
-            return self._compiled[shapes]
+            self._compiled.move_to_end(key)
+            return self._compiled[key]
 
 
 def _check_xml(path: Path) -> None:

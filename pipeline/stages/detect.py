@@ -51,13 +51,13 @@ class Detect:
             self._seen[key] += 1
             if due:
                 geometry = self._detector.geometry(frame.width, frame.height)
-                groups[geometry.input_height, geometry.input_width, picture and self._detector.contract.mirror].append((frame, geometry))
-        for (height, width, mirror), members in groups.items():
+                groups[geometry.input_height, geometry.input_width, picture].append((frame, geometry))
+        for (height, width, still), members in groups.items():
             inputs = np.full((len(members), height, width, 3), FILL, np.uint8)
             for row, (frame, geometry) in zip(inputs, members, strict=True):
                 self._scale_into(row, frame, geometry)
-            # A mirrored picture's score is the mean of two looks: half of what is suspect in one is suspect.
-            answers = self._detector.infer(inputs, floor=self._lowest / 2 if mirror else self._lowest, mirror=mirror)
+            # A still picture's score may be the mean of two looks: half of what is suspect in one is suspect.
+            answers = self._detector.infer(inputs, floor=self._lowest / 2 if still else self._lowest, still=still)
             for (frame, geometry), (xyxy, confidence) in zip(members, answers, strict=True):
                 found = self._faces(xyxy, confidence, frame, geometry)
                 frame.faces, frame.hidden = found[found.confidence >= self._floor], found.xyxy

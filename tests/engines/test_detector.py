@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from engines import load_detector
-from engines.backends.fake import FakeBackend, fixed_boxes
+from engines.backends.fake import FakeBackend, bright_blobs, fixed_boxes
 from engines.contract import DetectorContract
 from engines.detector import Detector
 from engines.errors import EngineError, ModelError, UsageError
@@ -34,7 +34,7 @@ def blobs(width: int, height: int, *boxes: tuple[int, int, int, int]) -> np.ndar
 
 
 def faked(answer, **settings) -> Detector:
-    return Detector(FakeBackend("detector", *([answer] if answer else [])), Entry("fake", "detector", Path("fake.detector"), DetectorContract()), **settings)
+    return Detector(FakeBackend("detector", answer), Entry("fake", "detector", Path("fake.detector"), DetectorContract()), **settings)
 
 
 def same(one, other) -> bool:
@@ -67,11 +67,10 @@ def test_a_list_of_mixed_sizes_equals_one_by_one(detector, photos):
 def test_detect_ends_in_infer(detector, photos):
     image = photos["p01_family_of_four_smiling"]
     g = detector.geometry(image.shape[1], image.shape[0])
-    for mirror in (False, True):
-        xyxy, confidence = detector.infer(letterbox(image, g)[None], floor=detector.conf, mirror=mirror)[0]
-        found = detector.detect(image, mirror=mirror)
-        assert np.array_equal(found.xyxy, unletterbox(xyxy, g, image.shape[1], image.shape[0]))
-        assert np.array_equal(found.confidence, confidence)
+    xyxy, confidence = detector.infer(letterbox(image, g)[None], floor=detector.conf, still=True)[0]
+    found = detector.detect(image)
+    assert np.array_equal(found.xyxy, unletterbox(xyxy, g, image.shape[1], image.shape[0]))
+    assert np.array_equal(found.confidence, confidence)
 
 
 def test_a_lower_floor_only_adds(detector, photos):
@@ -160,7 +159,7 @@ def test_conf_decides_what_is_a_face():
 
 def test_a_mirrored_look_counts_what_both_see_in_full_and_what_one_sees_by_half():
     blob = blobs(640, 360, (100, 50, 200, 150))
-    seen = faked(None).detect(blob, mirror=True)
+    seen = faked(bright_blobs).detect(blob, mirror=True)
     assert seen.xyxy.tolist() == [[100, 50, 200, 150]]
     assert seen.confidence == pytest.approx([0.9])
     fixed = faked(fixed_boxes([[0, 100, 50, 150]], [0.8]), conf=0.3)  # left in the picture, and left in its mirror image
