@@ -79,8 +79,10 @@ class Run:
     """One run: `run()` once; `stop()` and `cancel()` from any thread or signal handler."""
 
     def __init__(self, sources: Sequence[Source], stages: Sequence[Sequence[Stage]], sinks: Sequence[Sink], config: Config,
-                 ledger: Ledger | None = None) -> None:  # fmt: skip
+                 ledger: Ledger | None = None, models: Sequence[Detector | Classifier] = ()) -> None:  # fmt: skip
+        """`models` are closed at the end: a graph of threads and queues waits for the garbage collector, and so would they."""
         self.summary: dict[str, Any] = {}
+        self._models = models
         self._sinks = sinks
         self._result: RunResult | None = None
         self._ledger: LedgerSnapshot | None = None
@@ -97,6 +99,8 @@ class Run:
             for name, why in self._result.detached.items():
                 log.warning("%s: %s; the run went on without it", name, why)
         finally:
+            for model in self._models:
+                model.close()
             self.summary = self._summary_sink.result(self._ledger)
             for sink in self._sinks:
                 if isinstance(sink, EventsSink):
@@ -168,7 +172,7 @@ def build(config: Config, texts: Sequence[str], options: Options) -> Run:
         *options.sinks,
         SummarySink(),
     ]
-    later.append(Run(sources, stages, sinks, config, ledger))
+    later.append(Run(sources, stages, sinks, config, ledger, () if options.models else (detector, classifier)))
     return later[0]
 
 

@@ -73,6 +73,14 @@ def test_detect_ends_in_infer(detector, photos):
     assert np.array_equal(found.confidence, confidence)
 
 
+def test_pictures_of_many_shapes_are_compiled_for_once():
+    detector = load_detector(backend="openvino")
+    detector.detect([np.zeros((64 + 64 * i, 640, 3), np.uint8) for i in range(4)])
+    assert len(detector._engine._compiled) == 1
+    detector.infer(np.zeros((1, 64, 640, 3), np.uint8))
+    assert len(detector._engine._compiled) == 2  # a video's frames have one shape, and run fastest compiled for it
+
+
 def test_a_lower_floor_only_adds(detector, photos):
     batch = letterbox(photos["p07_dog_no_human"], detector.geometry(512, 512))[None]
     (few, few_scores), (many, many_scores) = detector.infer(batch, floor=0.5)[0], detector.infer(batch, floor=0.01)[0]

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from engines import load_classifier, load_detector
+from engines.detector import Detector
+from engines.errors import EngineError
 from pipeline.api import load_config, run, stream
 from pipeline.errors import FerError, StageError, UsageError
 
@@ -51,6 +55,25 @@ def test_an_error_in_the_callback_ends_the_run(media: Path) -> None:
 
     with pytest.raises(StageError, match="mine"):
         run(media / "d03_neutral_to_smile.mp4", on_frame=fails)
+
+
+def test_models_that_a_run_loaded_are_closed_at_its_end_and_the_callers_are_not(media: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = []
+
+    def load(*args: Any, **settings: Any) -> Detector:
+        loaded.append(load_detector(*args, **settings))
+        return loaded[-1]
+
+    monkeypatch.setattr("pipeline.build.load_detector", load)
+    photo = media / "photos" / "p03_one_man_smiling.jpg"
+    batch = np.zeros((1, 64, 64, 3), np.uint8)
+    run(photo)
+    with pytest.raises(EngineError, match="closed"):
+        loaded[0].infer(batch)
+    mine = load_detector(), load_classifier()
+    run(photo, models=mine)
+    assert mine[0].infer(batch)
+    assert len(loaded) == 1
 
 
 def test_settings_from_python(media: Path) -> None:
