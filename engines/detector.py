@@ -70,10 +70,9 @@ class Detector:
         """(H, W, 3) uint8 BGR -> sv.Detections, best first; a list of images, of any sizes -> a list.
 
         `xyxy` float32 in pixels of the image, inside of it; `confidence` float32, at least `conf`; `class_id` zeros. At most
-        1,000 faces an image. `mirror`: look at each a second time, mirrored, which finds more small faces in twice the time; None: as
-        the model was measured, False: once, as a video's frames. Raises UsageError (a ValueError) for what is not an image.
+        1,000 faces an image. `mirror`: look at each a second time, mirrored, which finds more small faces in twice the time; None: where
+        the model's contract says so; False: once, as at a frame of a video. Raises UsageError (a ValueError) for what is not an image.
         """
-        mirror = self.contract.mirror if mirror is None else mirror
         if isinstance(images, list | tuple):
             for i, image in enumerate(images):
                 check_image(image, f"detect (image {i} of the list)")
@@ -103,7 +102,7 @@ class Detector:
         """Frees the model; idempotent."""
         self._engine.close()
 
-    def _detect(self, images: Sequence[np.ndarray], mirror: bool) -> list[sv.Detections]:
+    def _detect(self, images: Sequence[np.ndarray], mirror: bool | None) -> list[sv.Detections]:
         import supervision as sv
 
         geometries = [self.geometry(image.shape[1], image.shape[0]) for image in images]
@@ -114,7 +113,8 @@ class Detector:
         for members in groups.values():
             for start in range(0, len(members), _AT_A_TIME):
                 part = members[start : start + _AT_A_TIME]
-                answers = self._look(np.stack([letterbox(images[i], geometries[i]) for i in part]), self.conf, mirror)
+                batch = np.stack([letterbox(images[i], geometries[i]) for i in part])
+                answers = self._infer(batch, self.conf) if mirror is False else self._look(batch, self.conf, mirror or self.contract.mirror)
                 for i, (xyxy, confidence) in zip(part, answers, strict=True):
                     height, width = images[i].shape[:2]
                     boxes = unletterbox(xyxy, geometries[i], width, height)
