@@ -180,6 +180,7 @@ def evaluate_detector(models: tuple[str, ...], data: Path, rival: Path | None, m
     \b
     Examples:
       fer-train detector evaluate yolo11n_face --data faces/
+      fer-train detector evaluate yolo11n_face --data faces/ --mirror
       fer-train detector evaluate yolo11n_face scrfd_500m.onnx --data faces/ --rival face_detection_yunet_2023mar.onnx
     """
     import json

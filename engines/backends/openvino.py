@@ -1,4 +1,4 @@
-"""OpenVINO on CPU: the default. bf16 where the CPU has it, one compiled model per input shape.
+"""OpenVINO on CPU: the default. bf16 where the CPU has it, one compiled model per input shape, and one for still pictures of any.
 
 Measured on two Sapphire Rapids cores (AMX), the shipped detector at 640×384: bf16 12.3 ms, fp32 28.4 ms; compiled for free
 shapes 13.6 ms. Batches: the classifier costs .66 ms a face one by one and .17 ms in eights; the detector gains nothing.
