@@ -94,6 +94,19 @@ def iou_with(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
     return np.divide(intersection, union, out=np.zeros_like(intersection), where=union > 0)
 
 
+def pair(boxes: np.ndarray, others: np.ndarray, iou: float = 0.5) -> list[tuple[int, int]]:
+    """Indices of boxes that mean the same face, each used once; (N, 4) and (M, 4) xyxy, best first."""
+    free = np.ones(len(others), bool)
+    pairs: list[tuple[int, int]] = []
+    for i, box in enumerate(boxes):
+        overlap = np.where(free, iou_with(box, others), 0.0)
+        if len(overlap) and overlap.max() >= iou:
+            j = int(overlap.argmax())
+            free[j] = False
+            pairs.append((i, j))
+    return pairs
+
+
 def nms(xyxy: np.ndarray, scores: np.ndarray, iou: float, limit: int = 1000) -> np.ndarray:
     """Greedy non-maximum suppression: (K,) indices of the boxes kept, best first, at most `limit`.
 
@@ -134,21 +147,18 @@ def fuse(
 ) -> tuple[np.ndarray, np.ndarray]:
     """What two looks at one picture found, each (N, 4) xyxy and (N,) scores, best first -> the same of both, best first.
 
-    A box takes the free one of the other look that overlaps it most, by `iou` or more: edges are averaged by score, scores evenly. What
+    Boxes that mean the same face by pair() are one: edges are averaged by score, scores evenly. What
     only one look found keeps half of its score. Weighted boxes fusion (Solovyev et al. 2021) of two models, then nms().
     """
     (boxes, scores), (others, other_scores) = first, second
-    overlaps = iou_with(boxes, others) if len(others) else np.zeros((len(boxes), 0))
-    boxes, scores, free = boxes.astype(np.float32), scores / 2, np.ones(len(others), bool)
-    for i, overlap in enumerate(overlaps):
-        candidates = np.flatnonzero(free & (overlap >= iou))
-        if len(candidates):
-            j = candidates[overlap[candidates].argmax()]
-            share = scores[i] / (scores[i] + other_scores[j] / 2)
-            boxes[i] = boxes[i] * share + others[j] * (1 - share)
-            scores[i] += other_scores[j] / 2
-            free[j] = False
-    boxes, scores = np.concatenate([boxes, others[free]]), np.concatenate([scores, other_scores[free] / 2])
+    pairs, alone = pair(boxes, others, iou), np.ones(len(others), bool)
+    boxes, scores, other_scores = boxes.astype(np.float32), scores / 2, other_scores / 2
+    for i, j in pairs:
+        share = scores[i] / (scores[i] + other_scores[j])
+        boxes[i] = boxes[i] * share + others[j] * (1 - share)
+        scores[i] += other_scores[j]
+        alone[j] = False
+    boxes, scores = np.concatenate([boxes, others[alone]]), np.concatenate([scores, other_scores[alone]])
     kept = nms(boxes, scores, iou)
     return boxes[kept], scores[kept]
 

@@ -26,12 +26,12 @@ FLOOR = 0.01
 IMAGES_PER_FALSE_POSITIVE = 20
 
 
-def detector_metrics(detector: Detector, pictures: Sequence[Picture], sides: Sequence[int] = SIDES) -> dict[str, dict[str, float]]:
+def detector_metrics(detector: Detector, pictures: Sequence[Picture], sides: Sequence[int] = SIDES) -> dict[str, Any]:
     """What a manifest says of a detector: of one look at each picture, and where its contract has it look twice at still ones, of that.
 
     `detector` at FLOOR.
     """
-    metrics = {}
+    metrics: dict[str, Any] = {}
     for mirror in (False, True) if detector.contract.mirror else (False,):
         scores, how = score_detector(detector, pictures, sides, mirror=mirror), ", also mirrored" if mirror else ""
         for measure, name in (("ap50", "ap50"), ("recall", f"recall at 1 false positive per {IMAGES_PER_FALSE_POSITIVE} images")):

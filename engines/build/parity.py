@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from engines.preprocess import iou_with
+from engines.preprocess import pair
 
 if TYPE_CHECKING:
     from engines.classifier import Classifier
@@ -82,19 +82,6 @@ def detector_parity(reference: Detector, engine: Detector, samples: Sequence[np.
     if not confidences:
         return Parity(len(samples), float("nan"), float("nan"), met / found if found else float("nan"), float("nan"))
     return Parity(len(samples), max(confidences), float(np.mean(confidences)), met / found, float(np.mean(edges)))
-
-
-def pair(boxes: np.ndarray, others: np.ndarray, iou: float = 0.5) -> list[tuple[int, int]]:
-    """Indices of boxes that mean the same face, each used once; (N, 4) and (M, 4) xyxy, best first."""
-    free = np.ones(len(others), bool)
-    pairs: list[tuple[int, int]] = []
-    for i, box in enumerate(boxes):
-        overlap = np.where(free, iou_with(box, others), 0.0)
-        if len(overlap) and overlap.max() >= iou:
-            j = int(overlap.argmax())
-            free[j] = False
-            pairs.append((i, j))
-    return pairs
 
 
 def scores_of(reference: Any, engine: Any, labelled: Any, task: str) -> dict[str, tuple[float, float]]:

@@ -30,7 +30,7 @@ def ship(built: Path, data: Path, *, folder: Path = manifest.MODELS) -> manifest
         faces = read_faces(data, "PublicTest")
         metrics = {f"{head}_accuracy": round(score_classifier(load_classifier(built, head=head), faces), 4) for head in HEADS}
     else:
-        metrics = {**detector_metrics(load_detector(built, conf=FLOOR), read_pictures(data, "val"))}
+        metrics = detector_metrics(load_detector(built, conf=FLOOR), read_pictures(data, "val"))
     metrics["beside fp32"] = {key: sidecar.parity[key] for key in ("agreement", "max_deviation", "mean_deviation")}
     file = folder / f"{name}{built.suffix}"
     shutil.copyfile(built, file)

@@ -10,7 +10,7 @@ import pytest
 
 from engines import load_classifier, load_detector
 from engines.backends.fake import FakeBackend, fixed_boxes
-from engines.build.parity import LIMITS, Parity, classifier_parity, detector_parity, pair
+from engines.build.parity import LIMITS, Parity, classifier_parity, detector_parity
 from engines.contract import DetectorContract
 from engines.detector import Detector
 from engines.manifest import Entry
@@ -49,12 +49,6 @@ def test_accuracy_that_is_lost_is_a_problem():
     lost = Parity(1, 0, 0, 1, scores={"accuracy": (0.8, 0.75)})
     assert lost.problems("int8") == ["accuracy falls from 0.8000 to 0.7500, at most 0.02 may be lost"]
     assert Parity(1, 0, 0, 1, scores={"accuracy": (0.8, 0.79)}).problems("int8") == []
-
-
-def test_each_box_is_paired_once():
-    box = np.array([[0, 0, 10, 10]], np.float32)
-    assert pair(np.repeat(box, 2, 0), box) == [(0, 0)]
-    assert pair(box, np.zeros((0, 4), np.float32)) == []
 
 
 def test_a_wrong_colour_order_is_far_beyond_the_limits():

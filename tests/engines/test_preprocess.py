@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engines.errors import UsageError
-from engines.preprocess import crop_faces, crop_square, fuse, iou_with, letterbox, letterbox_geometry, nms, unletterbox, vote
+from engines.preprocess import crop_faces, crop_square, fuse, iou_with, letterbox, letterbox_geometry, nms, pair, unletterbox, vote
 
 
 def test_a_wide_frame_is_padded_to_the_next_multiple_of_the_stride():
@@ -113,6 +113,12 @@ def test_neighbours_shift_the_edges_of_a_kept_box_by_score_and_overlap():
     assert voted[1:].tolist() == boxes[3:].tolist()  # nobody near, no area: as they were
     assert vote(boxes[:1], boxes[:0], scores[:0], 0.7).tolist() == boxes[:1].tolist()
     assert vote(boxes[:0], boxes, scores, 0.7).shape == (0, 4)
+
+
+def test_each_box_is_paired_once():
+    one = np.array([[0, 0, 10, 10]], np.float32)
+    assert pair(np.repeat(one, 2, 0), one) == [(0, 0)]
+    assert pair(one, np.zeros((0, 4), np.float32)) == []
 
 
 def test_what_two_looks_found_is_averaged_and_what_one_found_counts_half():
