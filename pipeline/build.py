@@ -160,7 +160,7 @@ def build(config: Config, texts: Sequence[str], options: Options) -> Run:
 
     later: list[Run] = []  # the window stops the run that it is part of
     stages = [
-        [_detect(config, detector)],
+        [_detect(config, detector, stills=all(one.kind == "images" for one in parsed))],
         [_track(config, detector), _classify(config, classifier), _smooth(config, classifier), *_privacy(config)],
     ]
     sinks: list[Sink] = [
@@ -196,11 +196,12 @@ def _source(parsed: Parsed, name: str, config: Config, options: Options, ledger:
     return source if config.stride == 1 else Strided(source, config.stride, ledger)
 
 
-def _detect(config: Config, detector: Detector) -> Detect:
+def _detect(config: Config, detector: Detector, stills: bool) -> Detect:
     c = config.detect
     # A face that shows only in a frame passed over could not be hidden.
     interval, suspicion = (1, SUSPICION) if config.privacy == "blur" else (c.interval, None)
-    return Detect(detector, interval=interval, floor=min(c.floor, detector.conf), max_faces=c.max_faces, suspicion=suspicion)
+    floor = min(c.floor, detector.conf)
+    return Detect(detector, interval=interval, floor=floor, max_faces=c.max_faces, suspicion=suspicion, stills=stills)
 
 
 def _track(config: Config, detector: Detector) -> Track:

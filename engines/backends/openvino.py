@@ -155,7 +155,7 @@ class OpenVinoBackend:
                     model = self._model.clone()
                     if not any_shape:
                         model.reshape({i: list(shape) for i, shape in enumerate(shapes)})
-                    count = self._side_by_side if np.prod(shapes[0][1:]) >= LARGE_SAMPLE else 1
+                    count = self._side_by_side if any_shape or np.prod(shapes[0][1:]) >= LARGE_SAMPLE else 1
                     compiled = self._core.compile_model(model, "CPU", self._config | {"NUM_STREAMS": count})
                     requests = [compiled.create_infer_request() for _ in range(count)]
                 except Exception as error:

@@ -23,23 +23,25 @@ _SCALERS = 8
 
 class Detect:
     """Sets `frame.faces` to everything above `floor` (xyxy in pixels of the full frame, confidence), or leaves None on
-    frames that are passed over (`interval`): the tracker fills those. `frame.hidden` gets all from `suspicion` on."""
+    frames that are passed over (`interval`): the tracker fills those. `frame.hidden` gets all from `suspicion` on.
+    `stills`: nothing but pictures will come."""
 
     name = "detect"
     lookahead = 0
 
     def __init__(self, detector: Detector, *, interval: int = 1, floor: float = 0.1, max_faces: int = 1000,
-                 suspicion: float | None = None) -> None:  # fmt: skip
+                 suspicion: float | None = None, stills: bool = False) -> None:  # fmt: skip
         self._detector = detector
         self._interval, self._floor, self._max_faces = interval, floor, max_faces
         self._lowest = floor if suspicion is None else min(floor, suspicion)
+        self._stills = stills
         self._seen: dict[tuple[str, int], int] = defaultdict(int)  # frames of each (source, epoch), to count the interval
         self._scalers: dict[tuple[int, int, str], VideoReformatter] = {}  # one per size, the least recently used first
 
     def open(self) -> None:
-        """Compiles the model for wide-screen pictures, the likeliest: a camera's first frames would be dropped meanwhile."""
+        """Compiles the model for wide-screen frames, the likeliest, or for pictures: a camera's first would be dropped meanwhile."""
         geometry = self._detector.geometry(1280, 720)
-        self._detector.infer(np.full((1, geometry.input_height, geometry.input_width, 3), FILL, np.uint8))
+        self._detector.infer(np.full((1, geometry.input_height, geometry.input_width, 3), FILL, np.uint8), still=self._stills)
 
     def process(self, batch: Batch) -> Batch:
         groups: dict[tuple[int, int, bool], list[tuple[Frame, LetterboxGeometry]]] = defaultdict(list)

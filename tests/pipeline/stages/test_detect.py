@@ -72,6 +72,15 @@ def test_a_picture_is_looked_at_mirrored_too_and_a_frame_of_a_video_is_not() -> 
     assert (len(picture.faces), len(picture.hidden)) == (0, 2)  # what one look suspects is hidden
 
 
+@pytest.mark.parametrize("info", [VIDEO, PICTURE])
+def test_what_is_compiled_at_the_start_is_what_runs(info: SourceInfo) -> None:
+    detector = load_detector(backend="openvino")
+    stage = Detect(detector, stills=info is PICTURE)
+    stage.open()
+    stage.process(Batch([frame(0, info=info, picture=bright(640, 360))], []))
+    assert len(detector._engine._compiled) == 1
+
+
 def test_scalers_of_a_folder_of_many_sizes_do_not_pile_up(stage: Detect) -> None:
     for i in range(3 * _SCALERS):
         stage.process(Batch([sized(i, 320 + 16 * i, 240)], []))
