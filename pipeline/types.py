@@ -112,6 +112,11 @@ class Frame:
         return self.image.height
 
     @property
+    def nbytes(self) -> int:
+        """Of the picture as it was decoded."""
+        return sum(plane.buffer_size for plane in self.image.planes)
+
+    @property
     def bgr(self) -> np.ndarray:
         """(H, W, 3) uint8, made once, when first asked for. Do not write into it."""
         if self._bgr is None:

@@ -34,10 +34,11 @@ class Pipeline:
     A frame is shown when every required sink has written it (with none, when it has passed the last stage).
 
     `max_batch` frames, `max_wait_s`, `max_age_s`: see `mux`. `live_lane`, `file_lane`: frames a lane holds (a file's at least
-    `max_batch`). `channel_capacity`: batches between threads. `connect_timeout_s`: when by then no source has delivered a frame or is
-    RUNNING, and all that have not ended are live, the sources are interrupted and end as failed. `ledger`: give one to share it with
-    sources that count their own drops, or with sinks that write it. `on_ledger`: called from `run()`'s thread with the settled
-    ledger, when every frame is written and before the sinks close.
+    `max_batch`, but of all files together not much more than `file_bytes`, so large frames come in smaller batches).
+    `channel_capacity`: batches between threads. `connect_timeout_s`: when by then no source has delivered a frame or is RUNNING, and all
+    that have not ended are live, the sources are interrupted and end as failed. `ledger`: give one to share it with sources that
+    count their own drops, or with sinks that write it. `on_ledger`: called from `run()`'s thread with the settled ledger, when every
+    frame is written and before the sinks close.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Pipeline:
         max_wait_s: float = 0.02,
         live_lane: int = 2,
         file_lane: int = 8,
+        file_bytes: int = 48 << 20,
         max_age_s: float | None = 1.0,
         connect_timeout_s: float = 10.0,
         channel_capacity: int = 2,
@@ -70,9 +72,10 @@ class Pipeline:
         self._channels: dict[str, Receiver[Batch] | Receiver[Parcel]] = {}
 
         self._sources: list[SourceWorker] = []
+        most_bytes = file_bytes / max(1, sum(not source.live for source in sources))
         for source in sources:
             self._ledger.open(source.name)
-            lane = self._mux.add_lane(source.name, source.live, live_lane if source.live else max(file_lane, max_batch))
+            lane = self._mux.add_lane(source.name, source.live, live_lane if source.live else max(file_lane, max_batch), most_bytes)
             self._sources.append(SourceWorker(source, lane, self._control))
 
         self._sinks: list[SinkWorker] = []

@@ -1,11 +1,15 @@
 """One source's lane into the mux: a bounded buffer that blocks (files) or gives up its oldest frame (live).
 
+A file's is bounded in bytes, too, since the flow holds several batches and a batch is at most what the lanes hold: of a detection on every
+tenth frame, forty frames of 2160p would be half a gigabyte each.
+
 Frames and ends of epochs share the queue, because an Ended has to come after its epoch's last frame; but only frames count towards
 the capacity, and only frames are dropped: an Ended that was lost would leave trackers and viewers waiting for ever.
 """
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import Counter, deque
 from dataclasses import dataclass
@@ -17,6 +21,10 @@ from pipeline.flow.ledger import EVICTED, STALE
 
 if TYPE_CHECKING:
     from pipeline.flow.mux import Mux
+
+
+_FEW = 4
+"""Frames that a lane holds, however large they are: each core can have one."""
 
 
 @dataclass(frozen=True)
@@ -46,10 +54,12 @@ class LaneStats:
 class Lane:
     """One source's way into the mux; for the thread of the source. Made by `Mux.add_lane()`."""
 
-    def __init__(self, mux: Mux, source: str, live: bool, capacity: int) -> None:
+    def __init__(self, mux: Mux, source: str, live: bool, capacity: int, most_bytes: float = math.inf) -> None:
         self.source = source
         self.live = live
         self.capacity = capacity
+        self._most_bytes = most_bytes
+        self._bytes = 0  # of the frames among the entries
         self._mux = mux
         self._entries: deque[tuple[float, Any]] = deque()  # (when it came, a frame or an Ended)
         self._depth = 0  # frames among the entries
@@ -85,7 +95,7 @@ class Lane:
             self._check_item(item)
             while True:
                 mux._check_open()
-                if self._depth < self.capacity:
+                if self._has_room():
                     break
                 if self.live:
                     self._drop(self._oldest(), EVICTED)
@@ -102,6 +112,7 @@ class Lane:
             self._entries.append((now, item))
             self._offered += 1
             self._depth += 1
+            self._bytes += _size(item)
             if not self._ends:
                 self._front += 1
             mux._notice(now)
@@ -140,6 +151,7 @@ class Lane:
         """The oldest frame; there is one before the first Ended."""
         _, item = self._entries.popleft()
         self._depth -= 1
+        self._bytes -= _size(item)
         self._front -= 1
         self._taken += 1
         self._room.notify()
@@ -158,6 +170,7 @@ class Lane:
         return next(i for i, (_, item) in enumerate(self._entries) if not isinstance(item, Ended))
 
     def _drop(self, position: int, cause: str) -> None:
+        self._bytes -= _size(self._entries[position][1])
         del self._entries[position]
         self._depth -= 1
         if position < self._front:
@@ -174,12 +187,15 @@ class Lane:
 
     def _can_grow(self) -> bool:
         """Whether more frames for this batch may come at any moment."""
-        return self._open and not self._ends and self._depth < self.capacity
+        return self._open and not self._ends and self._has_room()
+
+    def _has_room(self) -> bool:
+        return self._depth < min(self.capacity, _FEW) or (self._depth < self.capacity and self._bytes < self._most_bytes)
 
     def _discard(self) -> None:
         self._discarded += self._depth
         self._entries.clear()
-        self._depth = self._front = self._ends = 0
+        self._depth = self._front = self._ends = self._bytes = 0
         self._room.notify_all()
 
     def _stats(self) -> LaneStats:
@@ -194,3 +210,8 @@ class Lane:
             discarded=self._discarded,
             waiting=self._waiting,
         )
+
+
+def _size(item: Any) -> int:
+    """Bytes of a frame; 0 where it does not say."""
+    return getattr(item, "nbytes", 0)

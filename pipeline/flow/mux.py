@@ -18,6 +18,7 @@ When a batch leaves. As soon as there is anything, the batch leaves when the fir
 
 from __future__ import annotations
 
+import math
 import threading
 from dataclasses import dataclass
 
@@ -66,14 +67,14 @@ class Mux:
         self._closed = False
         scope.watch(self._ready)
 
-    def add_lane(self, source: str, live: bool, capacity: int) -> Lane:
-        """A new lane for a source; `capacity` ≥ 1 counts frames only."""
+    def add_lane(self, source: str, live: bool, capacity: int, most_bytes: float = math.inf) -> Lane:
+        """A new lane for a source; `capacity` ≥ 1 counts frames only, `most_bytes` those of a file's frames (their `nbytes`)."""
         if capacity < 1:
             raise ValueError(f"a lane needs room for one frame at least; got capacity={capacity}")
         with self._lock:
             if any(lane.source == source for lane in self._lanes):
                 raise ValueError(f"{source} has a lane already")
-            lane = Lane(self, source, live, capacity)
+            lane = Lane(self, source, live, capacity, math.inf if live else most_bytes)
             self._lanes.append(lane)
         self._scope.watch(lane._room)
         return lane

@@ -34,6 +34,7 @@ def test_stream_hands_out_frames_and_ends_when_nobody_looks(media: Path) -> None
     first = next(frames)
     assert first.bgr.shape == (360, 640, 3)
     assert first.bgr.dtype == np.uint8
+    assert first.nbytes >= 640 * 360 * 3 // 2
     frames.close()
     assert not [t.name for t in threading.enumerate() if t.name == "fer-stream"]
     assert sum(1 for _ in stream(media / "d03_neutral_to_smile.mp4", max_frames=10)) == 10
