@@ -101,7 +101,7 @@ class Config(_Section):
     device: str = Field("auto", description="auto, cpu, cuda:0 …")
     rebuild: Literal["never", "auto"] = Field("never", description="auto: a TensorRT engine that does not fit this machine is built anew")
     max_batch: int | None = Field(
-        None, ge=1, description="frames a batch; else detect.parallel, files × 4 (× 8 up to 320 px) or × 2 × detect.interval, 16 on CUDA"
+        None, ge=1, description="most frames a batch; else detect.parallel, files × 4 (× 8 up to 320 px) or × 2 × interval, 16 on CUDA"
     )
     stride: int = Field(1, ge=1, description="every n-th frame is processed, the others are dropped")
     privacy: Literal["none", "blur"] = Field("none", description="blur: a mosaic over every face before anything is shown or written")
