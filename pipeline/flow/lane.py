@@ -1,7 +1,7 @@
 """One source's lane into the mux: a bounded buffer that blocks (files) or gives up its oldest frame (live).
 
-A file's is bounded in bytes, too, since the flow holds several batches and a batch is at most what the lanes hold: of a detection on every
-tenth frame, forty frames of 2160p would be half a gigabyte each.
+A file's is bounded in bytes, too, since the flow holds several batches, and a batch is at most what the lanes hold: forty frames, as with
+a detection on every tenth, are half a gigabyte at 2160p.
 
 Frames and ends of epochs share the queue, because an Ended has to come after its epoch's last frame; but only frames count towards
 the capacity, and only frames are dropped: an Ended that was lost would leave trackers and viewers waiting for ever.
@@ -190,7 +190,7 @@ class Lane:
         return self._open and not self._ends and self._has_room()
 
     def _has_room(self) -> bool:
-        return self._depth < min(self.capacity, _FEW) or (self._depth < self.capacity and self._bytes < self._most_bytes)
+        return self._depth < self.capacity and (self._depth < _FEW or self._bytes < self._most_bytes)
 
     def _discard(self) -> None:
         self._discarded += self._depth
