@@ -94,10 +94,17 @@ def latency_part(record: dict[str, Any], rate: float) -> dict[str, Any]:
     everything = paced["drops"]
     paced["drops"] = record["missed"]
     paced["drops_in_warm_up"] = max(everything - record["missed"], 0)
+    paced["looked_share"] = looked_share(record)
     paced["late_ms"] = percentiles_ms(record["late"])
     paced["source_fps"] = round(rate, 3)
     paced["age_frames"] = {name: round(value * rate / 1000, 2) for name, value in (paced["age_ms"] or {}).items()}
     return paced
+
+
+def looked_share(record: dict[str, Any]) -> float | None:
+    """Of the frames that came to the detector those that it looked at (`detect.interval`, `detect.keep_up`); None: no engine to tap."""
+    looked = record["models"].get("detect.model")
+    return round(sum(looked["frames"]) / (sum(record["stages"]["detect"]["frames"]) or 1), 3) if looked else None
 
 
 def bottleneck(stages: dict[str, dict[str, Any]], cpu_share: float, others: float | None) -> dict[str, Any]:

@@ -93,9 +93,10 @@ def _pipeline(d: dict[str, Any]) -> str:
 
 
 def _latency(d: dict[str, Any]) -> str:
+    looked = "" if d["looked_share"] is None else f"; the detector looked at {d['looked_share']:.1%} of the frames"
     about = (
         f"Paced at {d['source_fps']:g} fps through a live lane: {d['drops']} drops after the warm-up, {d['drops_in_warm_up']} in it "
-        f"{_causes(d['drops_by_cause'])}; CPU {d['cpu_share']:.0%}, the reader itself late by {d['late_ms']['p95']:.1f} ms at p95."
+        f"{_causes(d['drops_by_cause'])}; CPU {d['cpu_share']:.0%}, the reader itself late by {d['late_ms']['p95']:.1f} ms at p95{looked}."
     )
     if d["age_ms"] is None:
         return f"<h2>Latency</h2><p>{html.escape(about)} Not one frame came through after the warm-up.</p>"

@@ -78,9 +78,10 @@ def print_latency(d: dict[str, Any], console: Console) -> None:
     said = "not one frame came through after the warm-up"
     if age is not None:
         said = f"age p50 {age['p50']:.1f}, p95 {age['p95']:.1f}, p99 {age['p99']:.1f} ms ({frames['p95']:.2f} frames at p95)"
+    looked = "" if d["looked_share"] is None else f"; detector looked at {d['looked_share']:.1%} of the frames"
     console.print(
         f"\n[bold]latency[/bold] at {d['source_fps']:g} fps through a live lane: {said}, {d['drops']} drops after the warm-up, "
-        f"{d['drops_in_warm_up']} in it; CPU {d['cpu_share']:.0%}; reader late by {d['late_ms']['p95']:.1f} ms at p95",
+        f"{d['drops_in_warm_up']} in it; CPU {d['cpu_share']:.0%}; reader late by {d['late_ms']['p95']:.1f} ms at p95{looked}",
         highlight=False, soft_wrap=True,
     )  # fmt: skip
     console.print(table_of("latency, by stage", *stage_rows(d["stages"])))

@@ -199,9 +199,12 @@ def _source(parsed: Parsed, name: str, config: Config, options: Options, ledger:
 def _detect(config: Config, detector: Detector, stills: bool) -> Detect:
     c = config.detect
     # A face that shows only in a frame passed over could not be hidden.
-    interval, suspicion = (1, SUSPICION) if config.privacy == "blur" else (c.interval, None)
+    interval, keep_up, suspicion = (1, False, SUSPICION) if config.privacy == "blur" else (c.interval, c.keep_up, None)
     floor = min(c.floor, detector.conf)
-    return Detect(detector, interval=interval, floor=floor, max_faces=c.max_faces, suspicion=suspicion, stills=stills)
+    return Detect(
+        detector, interval=interval, floor=floor, max_faces=c.max_faces, suspicion=suspicion, keep_up=keep_up,
+        wait_s=config.live.max_wait_s if config.max_batch != 1 else 0.0, stills=stills,
+    )  # fmt: skip
 
 
 def _track(config: Config, detector: Detector) -> Track:

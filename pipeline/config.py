@@ -25,6 +25,7 @@ class Detect(_Section):
     conf: float | None = Field(None, gt=0, lt=1, description="score that starts a track; the model's manifest where not given")
     floor: float = Field(0.1, gt=0, lt=1, description="lowest score that may continue a track")
     interval: int = Field(1, ge=1, le=100, description="detect on every n-th frame; boxes between are carried")
+    keep_up: bool = Field(True, description="live sources: frames that come late are carried, too, before any is dropped")
     max_faces: int = Field(1000, ge=1, description="most faces of a frame")
     threads: int | None = Field(None, ge=1, description="CPU threads of the detector; all cores where not given")
     parallel: int | None = Field(

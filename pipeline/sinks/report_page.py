@@ -220,13 +220,13 @@ def _thumb(person: Person) -> str:
 def _ledger(sources: dict[str, Watched], ledger: dict[str, Any]) -> str:
     rows = []
     for name in {**ledger, **sources}:
-        one = ledger.get(name, {"decoded": sources[name].frames, "shown": sources[name].frames, "dropped": {}} if name in sources else {})
+        frames = sources[name].frames if name in sources else 0
+        one = ledger.get(name, {"decoded": frames, "shown": frames, "dropped": {}, "carried": 0})
         dropped = ", ".join(f"{number:,} {cause}" for cause, number in one["dropped"].items()) or "none"
         why = sources[name].ended if name in sources else "no frame came"
-        rows.append(
-            f"<tr><th>{text(name)}</th><td>{one['decoded']:,}</td><td>{one['shown']:,}</td><td>{text(dropped)}</td><td>{text(why)}</td></tr>"
-        )
-    table = _grid(("source", "decoded", "shown", "dropped", "ended by"), "".join(rows), "ledger")
+        counts = "".join(f"<td>{one[what]:,}</td>" for what in ("decoded", "shown", "carried"))
+        rows.append(f"<tr><th>{text(name)}</th>{counts}<td>{text(dropped)}</td><td>{text(why)}</td></tr>")
+    table = _grid(("source", "decoded", "shown", "without a look", "dropped", "ended by"), "".join(rows), "ledger")
     return f"<section><h2>Where every frame went</h2>{table}</section>"
 
 

@@ -45,6 +45,8 @@ class _Track:
 class _Source:
     image: bool
     frames: int = 0
+    carried: int = 0
+    """Of those, frames that the detector did not look at."""
     faces: int = 0
     tracks: dict[int, _Track] = field(default_factory=dict)
     highest_id: int = -1
@@ -88,7 +90,7 @@ class SummarySink:
     def result(self, ledger: LedgerSnapshot | None = None, seconds: float | None = None) -> dict[str, Any]:
         """Plain values for JSON, no NaN. `seconds`: what frames per second are worked out with (default: first frame → now).
 
-        Keys: fps, seconds, frames, faces, tracks, sources {name: {decoded, shown, dropped {cause: n}}}, labels {label: share},
+        Keys: fps, seconds, frames, faces, tracks, sources {name: {decoded, shown, dropped {cause: n}, carried}}, labels {label: share},
         tracks_detail [{source, tracker_id, first_pts_s, last_pts_s, frames, shares {label: share}, confidence}].
         """
         if seconds is None:
@@ -127,7 +129,8 @@ class SummarySink:
         console.print(head, highlight=False, soft_wrap=True)
         for name, account in result["sources"].items():
             dropped = ", ".join(f"{count} {cause}" for cause, count in account["dropped"].items()) or "none"
-            line = f"{name}: {account['decoded']} decoded, {account['shown']} shown, dropped: {dropped}"
+            carried = f" ({account['carried']} without a look of the detector)" if account["carried"] else ""
+            line = f"{name}: {account['decoded']} decoded, {account['shown']} shown{carried}, dropped: {dropped}"
             console.print(line, highlight=False, markup=False, soft_wrap=True)
         tracks = sorted(result["tracks_detail"], key=lambda track: track["first_pts_s"] - track["last_pts_s"])[:most]
         if tracks:
@@ -157,6 +160,7 @@ class SummarySink:
             self._pass(source, source.step_s)
         source.pts_s, source.said = now, []
         source.frames += 1
+        source.carried += frame.hidden is None
         if faces is None or len(faces) == 0:
             return
         source.faces += len(faces)
@@ -191,10 +195,14 @@ class SummarySink:
                 track.seconds[label] += seconds
 
     def _accounts(self, ledger: LedgerSnapshot | None) -> dict[str, dict[str, Any]]:
-        if ledger is not None:
-            accounts = ledger.sources.items()
-            return {name: {"decoded": one.decoded, "shown": one.shown, "dropped": dict(one.dropped)} for name, one in accounts}
-        return {name: {"decoded": one.frames, "shown": one.frames, "dropped": {}} for name, one in self._sources.items()}
+        if ledger is None:
+            accounts = {name: {"decoded": one.frames, "shown": one.frames, "dropped": {}} for name, one in self._sources.items()}
+        else:
+            books = ledger.sources.items()
+            accounts = {name: {"decoded": one.decoded, "shown": one.shown, "dropped": dict(one.dropped)} for name, one in books}
+        for name, account in accounts.items():
+            account["carried"] = self._sources[name].carried if name in self._sources else 0
+        return accounts
 
 
 def _shares(seconds: dict[str, float]) -> dict[str, float]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,23 +22,39 @@ if TYPE_CHECKING:
 _FORMAT = "rgb24"
 _SCALERS = 8
 """Most that are kept: each holds up to 15 MB, and a folder of pictures may have as many sizes as files."""
+_LATE = 0.5
+"""Share of the time between two frames: a live one that has waited longer shows that the machine cannot look at every one."""
+_UNSEEN_S = 0.2
+"""Longest time without a look because frames came late."""
+
+
+@dataclass
+class _Looks:
+    """What one (source, epoch) has had: frames since the last look, and when that look and the last frame were (pts_s)."""
+
+    passed: int
+    look_s: float
+    frame_s: float
 
 
 class Detect:
     """Sets `frame.faces` to everything above `floor` (xyxy in pixels of the full frame, confidence), or leaves None on
     frames that are passed over (`interval`): the tracker fills those. `frame.hidden` gets all from `suspicion` on.
-    `stills`: nothing but pictures will come."""
+    `keep_up`: live frames that come late are passed over, too, or those behind them would age and be dropped. `stills`: nothing but
+    pictures will come."""
 
     name = "detect"
     lookahead = 0
 
     def __init__(self, detector: Detector, *, interval: int = 1, floor: float = 0.1, max_faces: int = 1000,
-                 suspicion: float | None = None, stills: bool = False) -> None:  # fmt: skip
+                 suspicion: float | None = None, keep_up: bool = False, wait_s: float = 0.0, stills: bool = False,
+                 clock: Callable[[], float] = time.monotonic) -> None:  # fmt: skip
+        """`wait_s`: how long frames are held for a batch before they come here. `clock`: seconds, the one of `Frame.captured_at`."""
         self._detector = detector
         self._interval, self._floor, self._max_faces = interval, floor, max_faces
         self._lowest = floor if suspicion is None else min(floor, suspicion)
-        self._stills = stills
-        self._seen: dict[tuple[str, int], int] = defaultdict(int)  # frames of each (source, epoch), to count the interval
+        self._keep_up, self._wait_s, self._stills, self._clock = keep_up, wait_s, stills, clock
+        self._looks: dict[tuple[str, int], _Looks] = {}
         self._scalers: dict[tuple[int, int, str], VideoReformatter] = {}  # one per size, the least recently used first
 
     def open(self) -> None:
@@ -46,12 +65,9 @@ class Detect:
     def process(self, batch: Batch) -> Batch:
         groups: dict[tuple[int, int, bool], list[tuple[Frame, LetterboxGeometry]]] = defaultdict(list)
         for frame in batch.frames:
-            key = (frame.source, frame.epoch)
             # Pictures have nothing between them to carry a box from, and no next frame to show what this one does not.
             picture = frame.info.kind == "image"
-            due = picture or self._seen[key] % self._interval == 0
-            self._seen[key] += 1
-            if due:
+            if picture or self._is_due(frame):
                 geometry = self._detector.geometry(frame.width, frame.height)
                 groups[geometry.input_height, geometry.input_width, picture].append((frame, geometry))
         for (height, width, still), members in groups.items():
@@ -64,11 +80,27 @@ class Detect:
                 found = self._faces(xyxy, confidence, frame, geometry)
                 frame.faces, frame.hidden = found[found.confidence >= self._floor], found.xyxy
         for ended in batch.ended:
-            self._seen.pop((ended.source, ended.epoch), None)
+            self._looks.pop((ended.source, ended.epoch), None)
         return batch
 
     def close(self) -> None:
         self._scalers.clear()
+
+    def _is_due(self, frame: Frame) -> bool:
+        """Whether to look at this frame of a video."""
+        key = (frame.source, frame.epoch)
+        last = self._looks.get(key)
+        if last is not None:
+            between_s, last.frame_s = frame.pts_s - last.frame_s, frame.pts_s
+            last.passed += 1
+            if last.passed < self._interval or (self._keep_up and frame.info.live and self._is_late(frame, between_s, last)):
+                return False
+        self._looks[key] = _Looks(0, frame.pts_s, frame.pts_s)
+        return True
+
+    def _is_late(self, frame: Frame, between_s: float, last: _Looks) -> bool:
+        waited_s = self._clock() - frame.captured_at - self._wait_s
+        return waited_s > _LATE * between_s and frame.pts_s - last.look_s < _UNSEEN_S
 
     def _scale_into(self, row: np.ndarray, frame: Frame, geometry: LetterboxGeometry) -> None:
         """Scale the decoded picture into its place in the letterbox, (H, W, 3) uint8 RGB."""

@@ -68,6 +68,7 @@ def test_the_paced_run_is_live(measured: Measured) -> None:
     assert latency["stages"]["decode"]["busy"] is None
     assert latency["queues"]["lane"]["capacity"] == 2
     assert latency["drops"] >= 0
+    assert 0 < latency["looked_share"] <= 1
     assert latency["age_frames"]["p50"] == pytest.approx(latency["age_ms"]["p50"] * 30 / 1000, abs=0.01)
 
 
@@ -91,7 +92,8 @@ def test_json_is_the_last_line_of_standard_output_and_tables_go_to_the_other(cli
     assert len(ran.out.splitlines()) == 1
     assert ran.document["bench"] == "latency"
     assert "video" not in ran.document["stages"]
-    assert "latency" in ran.err
+    assert 0 < ran.document["looked_share"] <= 0.4  # every third
+    assert "looked at" in ran.err
 
 
 @pytest.mark.parametrize(

@@ -119,7 +119,7 @@ def test_stride_drops_frames_with_their_cause_and_keeps_times_and_sound(tmp_path
     assert done.returncode == 0, done.stderr
     kept = list(range(0, FRAMES, 5))
     assert json.loads(done.stdout)["sources"][str(path)] == {
-        "decoded": FRAMES, "shown": len(kept), "dropped": {"stride": FRAMES - len(kept)}}  # fmt: skip
+        "decoded": FRAMES, "shown": len(kept), "dropped": {"stride": FRAMES - len(kept)}, "carried": 0}  # fmt: skip
     found = [row for row in rows(tmp_path / "r.jsonl") if row["kind"] == "face"]
     assert [row["frame"] for row in found] == kept
     assert [row["pts_s"] for row in found] == pytest.approx([k / RATE for k in kept], abs=0.0015)

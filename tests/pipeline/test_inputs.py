@@ -251,7 +251,7 @@ def check(case: Case, folder: Path, models: Models, damaged: bool = False) -> No
     plain = plain_decode(path) if case.own or not case.times else [*case.times]
     assert [index for index, _ in said] == list(range(len(plain)))
     (account,) = json.loads(found[-1]["info"])["ledger"].values()
-    assert account == {"decoded": len(plain), "shown": len(plain), "dropped": {}}
+    assert account == {"decoded": len(plain), "shown": len(plain), "dropped": {}, "carried": 0}
     times = [t - said[0][1] for _, t in said]
     assert all(a < b for a, b in itertools.pairwise(times))
     if case.times is not None:

@@ -45,7 +45,8 @@ def picture(width=64, height=48, shade=90, format="yuv420p"):
 def frame(index=0, *, image=None, source="clip.mp4", kind="video", epoch=0, step=1000, faces=None, **more):
     image = image or picture()
     info = more.pop("info", None) or SourceInfo(source, kind, image.width, image.height, Fraction(30))
-    return Frame(source, epoch, index, index * step, Fraction(1, 30000), 100.0 + index, image, info, faces=faces, **more)
+    looked = np.empty((0, 4), np.float32)
+    return Frame(source, epoch, index, index * step, Fraction(1, 30000), 100.0 + index, image, info, faces=faces, hidden=looked, **more)
 
 
 def frames_of(path, limit=None, start_s=0.0, end_s=None, with_faces=True):

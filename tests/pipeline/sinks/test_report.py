@@ -19,7 +19,7 @@ from pipeline.flow.batch import Batch
 from pipeline.sinks.report import MOST_PEOPLE, SHOWN, Bins, ReportSink
 
 NOBODY = np.full(7, np.nan)
-LEDGER = {"clip.mp4": {"decoded": 62, "shown": 60, "dropped": {"stale": 2}}}
+LEDGER = {"clip.mp4": {"decoded": 62, "shown": 60, "dropped": {"stale": 2}, "carried": 7}}
 
 
 class Page(HTMLParser):
@@ -166,7 +166,8 @@ def test_pictures_and_several_sources_share_a_page(tmp_path, make):
     two = make.faces([[5, 5, 25, 25]] * 2, ["sad", "fear"])
     make.drive(sink, [make.frame(i, source="photos", kind="image", origin=f"photos/{i}.png", faces=two) for i in range(2)])
     make.drive(sink, [make.frame(0, source="empty")])
-    sink.finish({"ledger": {name: {"decoded": 1, "shown": 1, "dropped": {}} for name in ("photos", "b/clip.mp4", "empty", "gone")}})
+    account = {"decoded": 1, "shown": 1, "dropped": {}, "carried": 0}
+    sink.finish({"ledger": dict.fromkeys(("photos", "b/clip.mp4", "empty", "gone"), account)})
     text = (tmp_path / "r.html").read_text()
     assert re.findall(r"<h2>([^<]+)</h2>", text)[:3] == ["photos", "clip.mp4", "empty"]  # as in the run
     assert text.count("0.png") == text.count("1.png") == 2

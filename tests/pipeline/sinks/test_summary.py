@@ -17,11 +17,13 @@ from pipeline.sinks.summary import SummarySink
 
 
 def run(make):
-    """Frames at 0, 0.1, 0.3, 0.4 s (step 1000 = 1/30 s): happy for 0.1 + 0.2 s, sad for 0.1 and 0.1 s more; id 2 once."""
+    """Frames at 0, 0.1, 0.3, 0.4 s (step 1000 = 1/30 s): happy for 0.1 + 0.2 s, sad for 0.1 and 0.1 s more; id 2 once;
+    the detector did not look at the second."""
     sink = SummarySink(clock=lambda: 102.0)
     said = [("happy", 0), ("happy", 3), ("sad", 9), ("sad", 12)]
     frames = [make.frame(i, faces=make.faces([[0, 0, 9, 9]], [emotion], ids=[1])) for emotion, i in said]
     frames[3].faces = make.faces([[0, 0, 9, 9], [20, 20, 30, 30]], ["sad", "neutral"], ids=[1, 2])
+    frames[1].hidden = None
     make.drive(sink, frames)
     return sink
 
@@ -58,8 +60,8 @@ def test_keys_are_stable_and_json_strict(make):
 def test_the_ledger_gives_the_accounts(make):
     ledger = LedgerSnapshot({"clip.mp4": SourceLedger(9, 4, {"stride": 5}), "cam": SourceLedger()})
     assert run(make).result(ledger)["sources"] == {
-        "clip.mp4": {"decoded": 9, "shown": 4, "dropped": {"stride": 5}},
-        "cam": {"decoded": 0, "shown": 0, "dropped": {}},
+        "clip.mp4": {"decoded": 9, "shown": 4, "dropped": {"stride": 5}, "carried": 1},
+        "cam": {"decoded": 0, "shown": 0, "dropped": {}, "carried": 0},
     }
 
 
@@ -83,7 +85,7 @@ def test_the_table_is_legible(make):
     sink.print(Console(file=text, width=100))
     lines = text.getvalue().splitlines()
     assert lines[0] == "4 frames in 2.0 s, 2.0 fps · faces in them: 5 · tracks: 2"
-    assert lines[1] == "clip.mp4: 9 decoded, 4 shown, dropped: 5 stride"
+    assert lines[1] == "clip.mp4: 9 decoded, 4 shown (1 without a look of the detector), dropped: 5 stride"
     assert lines[3].split() == ["1", "0.0–0.4", "4", "happy", "60%,", "sad", "40%", "0.70"]
 
 

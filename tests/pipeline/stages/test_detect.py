@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from frames import PICTURE, VIDEO, frame
+from frames import LIVE, PICTURE, VIDEO, frame
 
 from engines import load_detector
 from engines.backends.fake import FakeBackend, fixed_boxes
@@ -51,6 +51,36 @@ def test_every_third_frame_is_looked_at_and_an_epoch_begins_anew(stage: Detect) 
     again = [frame(i, info=VIDEO, epoch=1, picture=bright(320, 180)) for i in range(2)]
     stage.process(Batch(again, []))
     assert [one.faces is not None for one in again] == [True, False]
+
+
+def test_live_frames_that_come_late_are_carried_but_not_for_long() -> None:
+    now = 0.0
+    stage = Detect(load_detector(backend="fake"), keep_up=True, wait_s=0.01, clock=lambda: now)
+
+    def looked(index: int, waited_s: float, info: SourceInfo = LIVE) -> bool:
+        nonlocal now
+        one = frame(index, info=info, picture=bright(320, 180))
+        now = one.captured_at + waited_s
+        stage.process(Batch([one], []))
+        return one.faces is not None
+
+    half = 0.01 + 0.5 * (frame(1).pts_s - frame(0).pts_s)
+    assert looked(0, 9.0)  # nothing to carry yet
+    assert looked(1, half - 0.001)
+    assert not looked(2, half + 0.001)
+    assert looked(3, 0.0)
+    assert [index for index in range(4, 16) if looked(index, 9.0)] == [8, 13]  # at 25 a second
+    assert all(looked(index, 9.0, VIDEO) for index in range(3))  # a file waits for us
+
+
+def test_an_interval_counts_from_the_last_look_where_one_came_late() -> None:
+    now = 0.0
+    stage = Detect(load_detector(backend="fake"), interval=2, keep_up=True, clock=lambda: now)
+    frames = [frame(i, info=LIVE, picture=bright(320, 180)) for i in range(7)]
+    for one, waited_s in zip(frames, [0, 0, 9, 0, 0, 0, 0], strict=True):
+        now = one.captured_at + waited_s
+        stage.process(Batch([one], []))
+    assert [one.faces is not None for one in frames] == [True, False, False, True, False, True, False]
 
 
 def test_pictures_are_all_looked_at(stage: Detect) -> None:
