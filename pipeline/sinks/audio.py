@@ -1,11 +1,13 @@
 """The sound of a file, copied packet by packet into the annotated video.
 
 The source file is opened a second time and only its audio is demuxed: sound then needs no way through the pipeline, and
-a stage cannot lose it. Packets are never decoded unless the container cannot hold their codec (then: AAC).
+a stage cannot lose it. Packets are never decoded unless the container cannot hold them (then: AAC). The picture's packets are looked at,
+too, but for their time alone: where joined recordings begin it anew, sound goes on where the picture does.
 """
 
 from __future__ import annotations
 
+import io
 import logging
 from collections.abc import Iterator
 from fractions import Fraction
@@ -13,14 +15,19 @@ from typing import Any
 
 import av
 from av.bitstream import BitStreamFilterContext
+from av.error import FFmpegError
+
+from pipeline.sinks.aac import AacEncoder
 
 log = logging.getLogger(__name__)
 
 _EARLY = Fraction(1, 5)
 """Seconds: how much sooner than the picture the sound of an uncut file may begin (an AAC track's first packet, which
 only primes the decoder, lies 21–46 ms before zero, its effect hidden by an edit list)."""
-
-_AAC_RATES = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000)
+_JUMP_S = 1
+"""Seconds back from which on time begins anew, as `sources/timestamps.py` has it for the picture."""
+_HELD = 500
+"""Packets of a new stretch that wait for the picture's; the sound of ten seconds or so."""
 
 
 class Audio:
@@ -32,11 +39,12 @@ class Audio:
 
     def __init__(self, path: str, zero_s: Fraction, *, cut_start: bool = False, may_be_early: bool = True) -> None:
         self._zero_s = zero_s
+        self._path = path
         self._container = av.open(f"file:{path}", metadata_errors="replace")  # "a:b.mp4" is no protocol
         self._packets: Iterator[Any] = iter(())
         self._next: Any = None
         self._stream: Any = None
-        self._encoder: _AacEncoder | None = None
+        self._encoder: AacEncoder | None = None
         self._extradata: bytes | None = None
         if not self._container.streams.audio:
             return
@@ -59,14 +67,12 @@ class Audio:
 
     def add_to(self, output: av.container.OutputContainer, path: str) -> None:
         """Make the output's stream; before its header is written."""
-        try:
-            self._stream = output.add_stream_from_template(self._source)
-            if self._extradata is not None:
-                self._stream.codec_context.extradata = self._extradata
-        except ValueError:
-            codec = self._source.codec_context.name
-            log.warning("%s cannot hold %s audio: it is encoded again as AAC", path, codec)
-            self._encoder = _AacEncoder(output, self._source, self._zero_s)
+        if self._fits(output.format.name):
+            self._stream = self._added(output)
+            return
+        codec = self._source.codec_context.name
+        log.warning("%s cannot hold %s audio: it is encoded again as AAC", path, codec)
+        self._encoder = AacEncoder(output, self._source, self._zero_s, self._path)
 
     def until(self, end_s: Fraction | None) -> Iterator[Any]:
         """Packets to mux that begin before `end_s` in the output (None: all that is left)."""
@@ -90,6 +96,26 @@ class Audio:
         self._next, self._packets = None, iter(())
         self._container.close()
 
+    def _added(self, output: av.container.OutputContainer) -> Any:
+        stream = output.add_stream_from_template(self._source)
+        if self._extradata is not None:
+            stream.codec_context.extradata = self._extradata
+        return stream
+
+    def _fits(self, format_name: str) -> bool:
+        """Whether a container holds these packets. Some are refused only when the header is written (Opus in MOV, PCM without names
+        of its channels in MP4), after the first pictures, so the first packet is written into memory."""
+        first = av.Packet(bytes(self._next))
+        first.pts = first.dts = 0
+        first.time_base = self._next.time_base
+        try:
+            with av.open(io.BytesIO(), "w", format=format_name) as trial:
+                first.stream = self._added(trial)
+                trial.mux(first)
+        except (FFmpegError, ValueError):
+            return False
+        return True
+
     def _wanted(self) -> Iterator[Any]:
         last = None
         for packet in self._plain():
@@ -112,9 +138,7 @@ class Audio:
         libavformat's own filter did not take away: "Malformed AAC bitstream detected")."""
         context = self._source.codec_context
         adts = BitStreamFilterContext("aac_adtstoasc", self._source) if context.name == "aac" and not context.extradata else None
-        for packet in self._container.demux(self._source):
-            if packet.size == 0:  # the demuxer's flush
-                continue
+        for packet in self._joined():
             if adts is None:
                 yield packet
                 continue
@@ -124,38 +148,52 @@ class Audio:
                 plain.time_base = plain.time_base or packet.time_base
                 yield plain
 
+    def _joined(self) -> Iterator[Any]:
+        """Packets as the demuxer gives them, a later stretch of time behind the one before it by as much as the picture's."""
+        video = self._container.streams.best("video")
+        picture, sound = _Stretches(), _Stretches()
+        held: list[Any] = []
+        for packet in self._container.demux(*filter(None, (video, self._source))):
+            if packet.size == 0:  # the demuxer's flush
+                continue
+            if packet.stream is video:
+                picture.see(packet)
+            else:
+                sound.see(packet)
+                held.append((packet, len(sound.offsets) - 1))
+            while held and (held[0][1] < len(picture.offsets) or len(held) > _HELD):
+                yield _shifted(*held.pop(0), picture, sound)
+        for packet, stretch in held:
+            yield _shifted(packet, stretch, picture, sound)
+
     def _time_s(self, packet: Any) -> Fraction:
         return packet.pts * packet.time_base - self._zero_s
 
 
-class _AacEncoder:
-    """Decodes packets and encodes them as AAC, keeping their time."""
+class _Stretches:
+    """Where a stream's time begins anew, and what is to be added from there on so that it goes on: `offsets`, seconds, [0] at first."""
 
-    def __init__(self, output: av.container.OutputContainer, source: Any, zero_s: Fraction) -> None:
-        rate = source.codec_context.sample_rate
-        rate = rate if rate in _AAC_RATES else 48000
-        layout = "mono" if source.codec_context.channels == 1 else "stereo"
-        self._stream = output.add_stream("aac", rate=rate, layout=layout)
-        self._resampler = av.AudioResampler(format="fltp", layout=layout, rate=rate, frame_size=1024)
-        self._rate, self._zero_s = rate, zero_s
-        self._first: int | None = None
-        self._samples = 0
+    def __init__(self) -> None:
+        self.offsets = [Fraction(0)]
+        self._last_s: Fraction | None = None
 
-    def encode(self, packet: Any) -> Iterator[Any]:
-        for frame in packet.decode():
-            if self._first is None:
-                time_s = (frame.pts or 0) * frame.time_base - self._zero_s
-                self._first = round(time_s * self._rate)
-            yield from self._encoded(self._resampler.resample(frame))
+    def see(self, packet: Any) -> None:
+        time = packet.dts if packet.pts is None else packet.pts
+        if time is None or packet.time_base is None:
+            return
+        time_s = time * packet.time_base
+        at_s = time_s + self.offsets[-1]
+        if self._last_s is not None and self._last_s - at_s > _JUMP_S:
+            at_s = self._last_s + (packet.duration or 0) * packet.time_base
+            self.offsets.append(at_s - time_s)
+        self._last_s = at_s if self._last_s is None else max(self._last_s, at_s)
 
-    def flush(self) -> Iterator[Any]:
-        if self._first is not None:
-            yield from self._encoded(self._resampler.resample(None))
-            yield from self._stream.encode(None)
 
-    def _encoded(self, frames: list[Any]) -> Iterator[Any]:
-        for frame in frames:
-            frame.pts = (self._first or 0) + self._samples
-            frame.time_base = Fraction(1, self._rate)
-            self._samples += frame.samples
-            yield from self._stream.encode(frame)
+def _shifted(packet: Any, stretch: int, picture: _Stretches, sound: _Stretches) -> Any:
+    """The picture's offset; the sound's own where the picture has no such stretch."""
+    offset_s = (picture if stretch < len(picture.offsets) else sound).offsets[stretch]
+    if offset_s:
+        ticks = round(offset_s / packet.time_base)
+        packet.pts = None if packet.pts is None else packet.pts + ticks
+        packet.dts = None if packet.dts is None else packet.dts + ticks
+    return packet

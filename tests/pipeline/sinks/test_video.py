@@ -110,55 +110,6 @@ def test_the_second_sink_of_a_fault_still_leaves_a_whole_file(media, tmp_path, m
         assert container.metadata["comment"].endswith("Purpose: not declared")
 
 
-def test_sound_that_mp4_cannot_hold_becomes_aac(tmp_path, make, caplog):
-    clip, out = tmp_path / "in.mov", tmp_path / "out.mp4"
-    with av.open(str(clip), "w") as container:
-        video, audio = container.add_stream("libx264", 25), container.add_stream("pcm_mulaw", 8000, layout="mono")
-        video.width, video.height = 64, 48
-        for i in range(50):
-            image = make.picture(shade=60 + i)
-            image.pts, image.time_base = i, Fraction(1, 25)
-            container.mux(video.encode(image))
-            wave = (8000 * np.sin(np.arange(i * 320, i * 320 + 320) * 0.3)).astype(np.int16)
-            sound = av.AudioFrame.from_ndarray(wave[None], "s16", "mono")
-            sound.sample_rate, sound.pts, sound.time_base = 8000, i * 320, Fraction(1, 8000)
-            container.mux(audio.encode(sound))
-        container.mux(video.encode(None))
-        container.mux(audio.encode(None))
-    make.drive(VideoSink(out), make.frames_of(clip))
-    with av.open(str(out)) as container:
-        assert container.streams.audio[0].codec_context.name == "aac"
-        seconds = sum(frame.samples for frame in container.decode(audio=0)) / 8000
-    assert seconds == pytest.approx(2.0, abs=0.3)
-    assert len(make.video_times(out)) == 50
-    assert [record.message for record in caplog.records if "AAC" in record.message] == [
-        f"{out} cannot hold pcm_mulaw audio: it is encoded again as AAC"
-    ]
-
-
-@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
-def test_sound_of_a_transport_stream_is_copied_without_its_headers(media, tmp_path, make, suffix):
-    clip, out = tmp_path / "in.ts", tmp_path / f"out{suffix}"
-    with av.open(str(media / "d12_leaves_and_reenters.mp4")) as source, av.open(str(clip), "w") as copy:
-        into = {stream.index: copy.add_stream_from_template(stream, opaque=True) for stream in source.streams}
-        for packet in source.demux():
-            if packet.dts is not None:
-                packet.stream = into[packet.stream.index]
-                copy.mux(packet)
-    frames = make.drive(VideoSink(out), make.frames_of(clip))
-    zero = frames[0].pts * frames[0].time_base  # 1.4 s or so
-    assert zero > 0
-    assert make.video_times(out)[0] == 0
-    got = make.audio_packets(out)
-    want = [(time - zero, data[7:]) for time, data in make.audio_packets(clip)]  # an ADTS header has 7 bytes
-    kept = want[-len(got) :]
-    assert [data for _, data in got] == [data for _, data in kept]
-    assert len(got) >= len(want) - 3
-    assert np.allclose([float(time) for time, _ in got], [float(time) for time, _ in kept], atol=0.001)
-    with av.open(str(out)) as container:
-        assert sum(frame.samples for frame in container.decode(audio=0)) > 44100 * 9
-
-
 def test_odd_sides_are_padded_by_one_pixel(tmp_path, make):
     out = tmp_path / "out.mp4"
     make.drive(VideoSink(out, crf=1), [make.frame(i, image=make.picture(63, 47)) for i in range(5)])
