@@ -8,13 +8,22 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
 
 from engines.errors import UsageError
 
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=False, protected_namespaces=())
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_number_by_yes_or_no(cls, value: Any, info: ValidationInfo) -> Any:
+        """YAML reads "on" and "yes" as true, which pydantic would take for 1."""
+        if isinstance(value, bool) and info.field_name and cls.model_fields[info.field_name].annotation is not bool:
+            raise PydanticCustomError("no_switch", "a value is expected, not yes or no")
+        return value
 
 
 class Detect(_Section):
@@ -171,7 +180,8 @@ def _sentence(error: ValidationError) -> str:
     for part in first["loc"][:-1]:
         model = model.model_fields[part].annotation
     known, last = list(model.model_fields), str(first["loc"][-1])
-    near = difflib.get_close_matches(last, known, 1, 0.5) or difflib.get_close_matches(last, _all_keys(), 1, 0.7)
+    near = difflib.get_close_matches(last, known, 1, 0.5)
+    near = [".".join([*map(str, first["loc"][:-1]), *near])] if near else difflib.get_close_matches(last, _all_keys(), 1, 0.7)
     return f"unknown setting {where}; " + (f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}")
 
 

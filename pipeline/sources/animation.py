@@ -31,7 +31,7 @@ class AnimationReader:
         from PIL import Image
 
         self.path = path
-        self.decoded = self.undecodable = 0
+        self.decoded = self.damaged = 0
         self.broken_off = ""
         self.past_end = False
         try:

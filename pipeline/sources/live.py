@@ -148,6 +148,8 @@ class LiveSource:
             for picture, stamp in self._whole(connection, pacer):
                 position_s = stamp.position_s
                 image = upright(picture)
+                if image.duration and image.time_base:
+                    image.duration = round(image.duration * image.time_base / _TIME_BASE)
                 image.pts, image.time_base = stamp.pts, _TIME_BASE
                 if info is None:
                     info = self._info(connection, image)

@@ -9,6 +9,7 @@ import threading
 from typing import BinaryIO
 
 _POLL_S = 0.1
+NOTHING = "standard input is empty (0 bytes); expected a video: look whether the command before the pipe failed"
 
 
 class Pipe:
@@ -16,9 +17,16 @@ class Pipe:
 
     def __init__(self, stream: BinaryIO, stop: threading.Event) -> None:
         self._stream, self._stop = stream, stop
+        self.begun = False
+        """Whether a byte has come."""
 
     def read(self, size: int) -> bytes:
         """At most `size` bytes, as soon as there are any; none at the end, and after a stop."""
+        data = self._read(size)
+        self.begun = self.begun or bool(data)
+        return data
+
+    def _read(self, size: int) -> bytes:
         if sys.platform == "win32":  # select knows only sockets there
             return b"" if self._stop.is_set() else self._stream.read1(size)  # type: ignore[attr-defined]
         number = self._stream.fileno()

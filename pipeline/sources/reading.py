@@ -16,9 +16,9 @@ from av.error import FFmpegError
 from pipeline.errors import SourceError
 from pipeline.sources.deinterlace import Deinterlacer
 from pipeline.sources.hardware import check_stream, open_on
-from pipeline.sources.pipe import Pipe, stdin_failure
+from pipeline.sources.pipe import NOTHING, Pipe, stdin_failure
 from pipeline.sources.quiet import silence_ffmpeg
-from pipeline.sources.sniff import is_animated_webp, mp4_boxes
+from pipeline.sources.sniff import is_animated_webp, is_cut_off, mp4_boxes
 from pipeline.sources.timestamps import Timestamps
 from pipeline.sources.upright import Upright
 
@@ -37,8 +37,8 @@ class Reader(Protocol):
     """As the container says, for progress."""
     duration_s: float | None
     decoded: int
-    undecodable: int
-    """Packets that could not be decoded so far."""
+    damaged: int
+    """Packets so far that could not be decoded, or not whole."""
     broken_off: str
     """Why reading ended before the file's end, a sentence part."""
     past_end: bool
@@ -61,10 +61,11 @@ def open_reader(path: str, stop: threading.Event, chosen: HWAccel | None = None)
     video, and what to do."""
     silence_ffmpeg()
     if path == STDIN:
+        pipe = Pipe(sys.stdin.buffer, stop)
         try:
-            return FileReader(open_on(chosen, Pipe(sys.stdin.buffer, stop), metadata_errors="replace"), "standard input", chosen)
+            return FileReader(open_on(chosen, pipe, metadata_errors="replace"), "standard input", chosen)
         except (FFmpegError, OSError, ValueError) as error:
-            raise SourceError(stdin_failure(_short(error))) from error
+            raise SourceError(stdin_failure(_short(error)) if pipe.begun else NOTHING) from error
     if is_animated_webp(Path(path)):
         from pipeline.sources.animation import AnimationReader
 
@@ -80,7 +81,7 @@ class FileReader:
     def __init__(self, container: av.container.InputContainer, path: str, chosen: HWAccel | None = None) -> None:
         """Takes over `container`. `path`: for messages, and for a look at the file when it ends."""
         self.container, self.path = container, path
-        self.decoded = self.undecodable = 0
+        self.decoded = self.damaged = 0
         self.broken_off = ""
         self.past_end = False
         try:
@@ -135,14 +136,14 @@ class FileReader:
                 self.broken_off = f"the file cannot be read on ({_short(error)})"
                 break
             if packet is None:
-                boxes = _boxes(self.path)
-                if boxes and boxes[1]:
+                if _is_cut_off(self.path):
                     self.broken_off = "the file is cut off (a broken download or recording)"
                 break
+            self.damaged += packet.is_corrupt  # a transport stream's own count: what is left of it is decoded
             try:
                 images = packet.decode()
             except FFmpegError:
-                self.undecodable += 1
+                self.damaged += not packet.is_corrupt
                 continue
             for image in images:
                 yield from self._fields.push(image, self._stamps.of(image))
@@ -214,6 +215,13 @@ def _video_stream(container: av.container.InputContainer, path: str) -> av.Video
 
 def _contents(container: av.container.InputContainer) -> str:
     return ", ".join(sorted({stream.type or "data" for stream in container.streams if stream.type != "video"})) or "no streams"
+
+
+def _is_cut_off(path: str) -> bool:
+    try:
+        return Path(path).is_file() and is_cut_off(Path(path))
+    except OSError:
+        return False
 
 
 def _boxes(path: str) -> tuple[list[str], bool] | None:

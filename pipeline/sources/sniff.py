@@ -82,6 +82,39 @@ def _video_head(head: bytes) -> bool:
     )
 
 
+def is_cut_off(path: Path) -> bool:
+    """Whether an MP4, MOV, MKV, WebM or AVI ends before it says that it does: FFmpeg reads such a file to its end without a word."""
+    boxes = mp4_boxes(path)
+    if boxes:
+        return boxes[1]
+    with path.open("rb") as file:
+        head = file.read(_HEAD)
+    end = 0
+    if head.startswith(b"\x1aE\xdf\xa3"):
+        end = _segment_end(head)
+    elif head[:4] == b"RIFF" and head[8:12] == b"AVI ":
+        end = 8 + int(struct.unpack("<I", head[4:8])[0])
+    return end > path.stat().st_size
+
+
+def _segment_end(head: bytes) -> int:
+    """Where the segment of an MKV or WebM ends, bytes; 0 where that was not known when it was written (a live recording)."""
+    size, segment = _ebml_size(head, 4)
+    if size is None or head[segment + size : segment + size + 4] != b"\x18S\x80g":
+        return 0
+    length, start = _ebml_size(head, segment + size + 4)
+    return 0 if length is None else start + length
+
+
+def _ebml_size(head: bytes, at: int) -> tuple[int | None, int]:
+    """The size that an element's header names, None where it is unknown or not there, and where the element's content begins."""
+    if at >= len(head) or not head[at]:
+        return None, at
+    width = 9 - head[at].bit_length()
+    value = int.from_bytes(head[at : at + width], "big") & ((1 << 7 * width) - 1)
+    return (None if value == (1 << 7 * width) - 1 else value), at + width
+
+
 def mp4_boxes(path: Path) -> tuple[list[str], bool] | None:
     """Names of the outermost boxes of an MP4/MOV file, and whether the last one is cut off; None where it is not such a file.
 

@@ -239,8 +239,8 @@ def _check(parsed: Parsed, start_s: float | None, end_s: float | None, max_frame
     first = start_s or 0.0
     if not 0 <= first < float("inf"):
         raise UsageError(f"the start must be seconds from the first frame, 0 or more, got {start_s}")
-    if end_s is not None and not end_s > first:
-        raise UsageError(f"the end ({end_s} s) must come after the start ({first} s)")
+    if end_s is not None and not first < end_s < float("inf"):
+        raise UsageError(f"the end ({end_s} s) must come after the start ({first} s); leave it out for the whole")
 
 
 def _folder() -> str:

@@ -142,9 +142,9 @@ class VideoSource:
         if reason == "end of file":
             if reader.broken_off:
                 failed, reason = True, f"failed: {reader.broken_off} after {count} frames"
-            elif reader.undecodable:
-                reason = f"end of file; {reader.undecodable} packets of it could not be decoded"
-            if reader.broken_off or reader.undecodable:
+            elif reader.damaged:
+                reason = f"end of file; {reader.damaged} packets of it are damaged"
+            if reader.broken_off or reader.damaged:
                 _log.warning("%s: %s", self.name, reason)
         return Ended(self.name, 0, reason, final=True, failed=failed)
 
@@ -155,5 +155,5 @@ class VideoSource:
             length = "" if reader.duration_s is None else f" of {reader.duration_s:.2f} s"
             end = "" if self._end_s is None else f" before {self._end_s} s"
             return f"{self.path}{length} has no frame from {self._start_s} s on{end}; choose an earlier start"
-        why = reader.broken_off or (f"{reader.undecodable} packets are damaged" if reader.undecodable else "its video stream is empty")
+        why = reader.broken_off or (f"{reader.damaged} packets are damaged" if reader.damaged else "its video stream is empty")
         return f"no frame of {self.path} could be decoded: {why}; check that the file plays elsewhere"

@@ -17,6 +17,8 @@ from pipeline.flow.batch import Batch
 from pipeline.stages.epochs import forget
 
 if TYPE_CHECKING:
+    import av
+
     from engines.classifier import Classifier
     from pipeline.types import Frame
 
@@ -34,7 +36,7 @@ _ALIASES = {
 BOX_TAU_S = 0.06
 """Time constant of the filter that steadies the crop: a box that jitters by a few pixels moves probabilities."""
 GROWN = 1.2
-"""A face grown by more than this since it was last read is read again before merely stale ones."""
+"""A face grown by more than this since it was last chosen is read again before merely stale ones."""
 
 _BATCHES = (1, 2, 4, 8)
 
@@ -48,7 +50,8 @@ class _Reading:
     pts_s: float
     centre_side: np.ndarray  # (3,) float64: filtered centre x, centre y, side
     read_s: float = -math.inf  # when it was last classified
-    read_side: float = 0.0
+    tried_s: float = -math.inf  # when it was last chosen, and its side then: of what cannot be read the others need not wait
+    tried_side: float = 0.0
     certainty: float = 0.0
 
 
@@ -67,8 +70,8 @@ class _Candidate:
 class Classify:
     """Adds `quality` (N,) and `probs` (N, 7; NaN rows where a face is not read in this frame) to `frame.faces`.
 
-    Of each frame of a video at most `max_faces` crops are read, in this order: new tracks, grown by a fifth since last read, longest
-    since last read, least certain. The rest keep what they had.
+    Of each frame of a video at most `max_faces` crops are chosen, in this order: new tracks, grown by a fifth since last chosen, longest
+    since last chosen, least certain. The rest keep what they had, and so do those that were read less than `max_age_s` ago.
     """
 
     name = "classify"
@@ -111,26 +114,31 @@ class Classify:
         faces.data["probs"] = np.full((n, len(LABELS)), np.nan, np.float32)
         if self._extra:
             faces.data["extra"] = np.full(n, None, object)
+        crowd = frame.info.kind != "image" and n > self._max_faces
+        if crowd:
+            # The order asks how certain each track is: what is known must not depend on how batches fell (S4).
+            self._read()
         candidates = [c for c in (self._candidate(frame, row) for row in range(n)) if c]
         for ended in frame.ended_tracks:
             self._tracks.pop((frame.source, frame.epoch, ended.tracker_id), None)
-        if frame.info.kind != "image" and len(candidates) > self._max_faces:
-            # The order asks how certain each track is: what is known must not depend on how batches fell (S4).
-            self._read()
+        if crowd:
             candidates = sorted(candidates, key=lambda c: c.rank)[: self._max_faces]
         if not candidates:
             return
         picture = self._picture(frame)
         for c in candidates:
-            if c.key:
-                self._tracks[c.key].read_s, self._tracks[c.key].read_side = frame.pts_s, c.centre_side[2]
             face = self._classifier.inputs([crop_square(picture, _square(c.centre_side), self._margin)])[0]
-            if picture.ndim == 2 and _limited(frame):
+            if picture.ndim == 2 and _limited(frame.image):
                 face = cv2.LUT(face, _EXPAND).reshape(face.shape)
             quality = quality_of(face, c.box, c.confidence, frame.width, frame.height)
             faces.data["quality"][c.row] = quality
-            if quality >= self._min_quality:
+            good = quality >= self._min_quality
+            if good:
                 self._pending.append((frame, c, face))
+            if c.key:
+                track = self._tracks[c.key]
+                track.tried_s, track.tried_side = frame.pts_s, c.centre_side[2]
+                track.read_s = frame.pts_s if good else track.read_s
 
     def _candidate(self, frame: Frame, row: int) -> _Candidate | None:
         """None: the detector looked and did not see it (something may be before the face), or the track was read a moment ago."""
@@ -152,12 +160,12 @@ class Classify:
         known.pts_s = frame.pts_s
         if self._max_age_s and frame.pts_s - known.read_s < self._max_age_s:
             return None
-        if math.isinf(known.read_s):
+        if math.isinf(known.tried_s):
             rank: tuple[float, ...] = (0.0,)
-        elif known.centre_side[2] > GROWN * known.read_side:
+        elif known.centre_side[2] > GROWN * known.tried_side:
             rank = (1.0,)
         else:
-            rank = (2.0, known.read_s, known.certainty)
+            rank = (2.0, known.tried_s, known.certainty)
         return _Candidate(row, key, box, known.centre_side, confidence, rank)
 
     def _read(self) -> None:
@@ -209,11 +217,6 @@ def _square(centre_side: np.ndarray) -> np.ndarray:
     return np.array([x - side / 2, y - side / 2, x + side / 2, y + side / 2])
 
 
-def _limited(frame: Frame) -> bool:
-    """The luma runs from 16 to 235 (video's usual range), not from 0 to 255."""
-    return (
-        frame.image.format.name not in _FULL_RANGE
-        and frame.image.color_range != _JPEG_RANGE
-        and "rgb" not in frame.image.format.name
-        and "bgr" not in frame.image.format.name
-    )
+def _limited(image: av.VideoFrame) -> bool:
+    """The luma as decoded runs from 16 to 235 (video's usual range), not from 0 to 255; what swscale makes grey does not."""
+    return image.format.name in _LUMA - _FULL_RANGE and image.color_range != _JPEG_RANGE

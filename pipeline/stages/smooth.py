@@ -107,7 +107,10 @@ class Smooth:
         mixed = (1 - weight) * state.log_probs + weight * log_p
         state.log_probs = mixed - np.log(np.exp(mixed).sum())
         state.good_s = now
-        self._contest(state, now)
+        if elapsed > self._hold_s:  # "uncertain" lies between: what was said before it is no label to defend
+            state.label, state.challenger = int(mixed.argmax()), -1
+        else:
+            self._contest(state, now)
         return state
 
     def _contest(self, state: TrackState, now: float) -> None:

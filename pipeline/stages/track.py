@@ -128,6 +128,7 @@ class _Epoch:
         self._seen: dict[int, _Seen] = {}  # open tracks
         self._held: deque[_Held] = deque()
         self._at = -1
+        self._looked_s: float | None = None
 
     def add(self, frame: Frame) -> list[Frame]:
         self._at += 1
@@ -154,12 +155,15 @@ class _Epoch:
 
     def _update(self, held: _Held) -> None:
         """One step of ByteTrack: only frames in which the detector ran count, or tracks would never mature."""
-        found = held.frame.faces
+        found, now = held.frame.faces, held.frame.pts_s
+        if self._looked_s is not None:  # what every look sees was not lost, however rare looks are
+            self._tracker.maximum_time_without_update = max(self._stage._lost_s, 1.5 * (now - self._looked_s))
+        self._looked_s = now
         starts = self._stage.starts(found)
         # A face too small to start a track keeps a score that may continue one.
         score = np.where(starts, _confidence(found), np.minimum(_confidence(found), self._stage._conf - 1e-3)).astype(np.float32)
         asked = sv.Detections(xyxy=found.xyxy, confidence=score, data={"row": np.arange(len(found))})
-        tracked = self._tracker.update(asked, timestamp=held.frame.pts_s)
+        tracked = self._tracker.update(asked, timestamp=now)
         rows = tracked.data["row"] if len(tracked) else []
         for row, raw in sorted(zip(rows, tracked.tracker_id if len(tracked) else [], strict=True)):  # its order is its own
             face = _Face(found.xyxy[row], float(found.confidence[row]), -1)
@@ -179,6 +183,7 @@ class _Epoch:
         alive = {self._ids.get(t.tracker_id) for t in self._tracker.tracks}
         for track in sorted(set(self._seen) - alive):
             held.ended.append(TrackEnd(track, self._seen.pop(track).pts_s, "lost"))
+        self._ids = {raw: ours for raw, ours in self._ids.items() if ours in alive}
 
     def _name_backwards(self, face: _Face, held: _Held) -> None:
         """The detections by which a track matured belong to it: those without an id that overlap, frame by frame."""

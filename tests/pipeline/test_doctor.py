@@ -42,7 +42,7 @@ def test_config_without_anything_is_the_defaults(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("config", "--set", "smooth.tau=1"), "did you mean tau_s"),
+        (("config", "--set", "smooth.tau=1"), "did you mean smooth.tau_s"),
         (("config", "--config", "none.yaml"), "cannot read the configuration none.yaml"),
         (("config", "--source", "demo"), "No such option '--source'"),
         (("doctor", "now"), "unexpected extra argument"),

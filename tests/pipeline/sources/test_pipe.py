@@ -54,10 +54,10 @@ def test_an_mp4_with_its_index_at_the_end_says_that_it_needs_seeking(tmp_path: P
 
 def test_what_is_no_video_and_nothing_at_all_are_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("no video\n" * 100)
-    for path in (tmp_path / "text", Path("/dev/null")):
+    for path, said in ((tmp_path / "text", "cannot be read as a video"), (Path("/dev/null"), "is empty (0 bytes)")):
         done = fed(path)
         assert done.returncode == 1
-        assert done.stderr.startswith("fer-stream: standard input ")
+        assert done.stderr.startswith(f"fer-stream: standard input {said}")
         assert len(done.stderr.splitlines()) == 1
 
 

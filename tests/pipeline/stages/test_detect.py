@@ -53,6 +53,17 @@ def test_every_third_frame_is_looked_at_and_an_epoch_begins_anew(stage: Detect) 
     assert [one.faces is not None for one in again] == [True, False]
 
 
+def test_s3_each_source_has_an_interval_of_its_own(stage: Detect) -> None:
+    pairs = [(frame(i, info=VIDEO, picture=bright(320, 180)), frame(i, info=LIVE, picture=bright(320, 180))) for i in range(4)]
+    stage.process(Batch([one for pair in pairs for one in pair], []))
+    assert [[one.faces is not None for one in pair] for pair in pairs] == [[True, True], [False, False], [False, False], [True, True]]
+
+
+def test_s2_epochs_that_are_over_are_forgotten(stage: Detect) -> None:
+    stage.process(Batch([frame(0, info=VIDEO, picture=bright(320, 180))], [Ended(VIDEO.name, 0, "end", final=True)]))
+    assert not stage._looks
+
+
 def test_live_frames_that_come_late_are_carried_but_not_for_long() -> None:
     now = 0.0
     stage = Detect(load_detector(backend="fake"), keep_up=True, wait_s=0.01, clock=lambda: now)

@@ -109,6 +109,14 @@ def test_without_a_good_crop_for_hold_s_the_answer_is_uncertain() -> None:
     assert read(stage, 0.6, sure(HAPPY))[1] == "happy"
 
 
+def test_after_uncertain_the_first_reading_is_said_at_once() -> None:
+    stage = Smooth(hold_s=0.5, dwell_s=0.1)
+    read(stage, 0.0, sure(SAD))
+    assert read(stage, 0.6, None)[1] == "uncertain"
+    smoothed, emotion = read(stage, 3.0, sure(HAPPY))
+    assert (emotion, int(smoothed.argmax())) == ("happy", HAPPY)
+
+
 def test_a_face_never_read_has_no_probabilities() -> None:
     smoothed, emotion = read(Smooth(), 0.0, None)
     assert np.isnan(smoothed).all()
@@ -159,6 +167,8 @@ def test_pictures_and_faces_without_an_id_are_not_smoothed() -> None:
 
 def test_s2_state_is_forgotten_after_the_end() -> None:
     stage = Smooth()
-    read(stage, 0.0, sure(HAPPY))
-    stage.process(Batch([], [Ended("clip", 0, "end of file", True)]))
-    assert not stage._tracks
+    for epoch in (0, 1):
+        read(stage, 0.0, sure(HAPPY), epoch=epoch)
+        assert list(stage._tracks) == [("clip", epoch, 1)]
+        stage.process(Batch([], [Ended("clip", epoch, "end of file", True)]))
+        assert not stage._tracks

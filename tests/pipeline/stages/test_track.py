@@ -107,6 +107,26 @@ def test_a_faint_detection_continues_a_track_but_starts_none() -> None:
     assert ids(out) == [[1]] * 6
 
 
+@pytest.mark.parametrize("every_s", [1.1, 4.0])
+def test_a_face_that_every_look_sees_is_one_track_however_rare_looks_are(every_s: float) -> None:
+    stage, out = Track(conf=0.4, lost_s=1.0), []
+    for i in range(8):
+        f = frame(i, i * every_s)
+        f.faces = detections(moving(0))
+        out += stage.process(Batch([f])).frames
+    out += stage.process(Batch([], [Ended("clip", 0, "end of file", True)])).frames
+    assert ids(out) == [[1]] * 8
+
+
+def test_tracks_that_are_over_are_not_remembered() -> None:
+    found = [detections(moving(0)) if i % 40 < 3 else detections() for i in range(200)]
+    stage = Track(conf=0.4, lost_s=0.5)
+    play(stage, found, end=False)
+    (epoch,) = stage._epochs.values()
+    assert stage.next_id("clip") == 6
+    assert len(epoch._ids) <= 1
+
+
 def test_a_face_in_a_video_of_one_frame_gets_an_id() -> None:
     out, ended = play(Track(conf=0.4), [detections(moving(0))])
     assert ids(out) == [[1]]
