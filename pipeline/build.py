@@ -102,12 +102,21 @@ class Run:
             for model in self._models:
                 model.close()
             self.summary = self._summary_sink.result(self._ledger)
-            for sink in self._sinks:
-                if isinstance(sink, EventsSink):
-                    sink.finish({"ledger": self.summary["sources"]})
-                elif isinstance(sink, ReportSink):
-                    sink.finish({"ledger": self.summary["sources"], "seconds": self.summary["seconds"]})
+            failed = [error for error in map(self._finish, self._sinks) if error is not None]
+        if failed:
+            raise failed[0]
         return self.summary
+
+    def _finish(self, sink: Sink) -> FerError | None:
+        """The last row, the page. One that cannot be written takes no other with it, nor the error that ended the run."""
+        try:
+            if isinstance(sink, EventsSink):
+                sink.finish({"ledger": self.summary["sources"]})
+            elif isinstance(sink, ReportSink):
+                sink.finish({"ledger": self.summary["sources"], "seconds": self.summary["seconds"]})
+        except FerError as error:
+            return error
+        return None
 
     def stop(self) -> None:
         """End the sources; what was taken is finished."""
@@ -165,7 +174,7 @@ def build(config: Config, texts: Sequence[str], options: Options) -> Run:
     ]
     sinks: list[Sink] = [
         *(EventsSink(path, info=info, source=name, overwrite=options.overwrite) for name, path in events),
-        *(_annotated(path, name, config, options) for name, path in outputs),
+        *(_annotated(path, name, config, options, named) for name, path in outputs),
         *([ReportSink(options.report, info=info, overwrite=options.overwrite)] if options.report else []),
         *([WindowSink(top_k=config.video.top_k, on_close=lambda: later[0].stop())] if options.show else []),
         *([] if options.quiet else [ProgressSink(len(sources))]),
@@ -263,12 +272,12 @@ def _chosen(model: str) -> str | None:
     return None if model == "auto" else model
 
 
-def _annotated(path: str, name: str | None, config: Config, options: Options) -> Sink:
-    """An annotated video, or pictures."""
-    shared: dict[str, Any] = {"top_k": config.video.top_k, "purpose": config.purpose, "overwrite": options.overwrite, "source": name}
-    if Path(path).suffix.lower() in PICTURE_SUFFIXES or not Path(path).suffix:
-        return ImagesSink(path, **shared)
-    return VideoSink(path, codec=config.video.codec, preset=config.video.preset, crf=config.video.crf, **shared)
+def _annotated(path: str, name: str | None, config: Config, options: Options, named: dict[str, Parsed]) -> Sink:
+    """The annotated video of source `name`, or the pictures of all (None)."""
+    shared: dict[str, Any] = {"top_k": config.video.top_k, "purpose": config.purpose, "overwrite": options.overwrite}
+    if name is None:
+        return ImagesSink(path, inputs=[place for one in named.values() for place in one.paths or ()], **shared)
+    return VideoSink(path, name, codec=config.video.codec, preset=config.video.preset, crf=config.video.crf, **shared)
 
 
 def _event_files(named: dict[str, Parsed], options: Options) -> list[tuple[str | None, str]]:
@@ -287,7 +296,7 @@ def _event_files(named: dict[str, Parsed], options: Options) -> list[tuple[str |
 
 
 def _output_files(named: dict[str, Parsed], options: Options) -> list[tuple[str | None, str]]:
-    """(source or None for all, file or folder of pictures) of each sink of annotated pictures."""
+    """(source, its video) and (None, the picture or folder of all pictures) of each sink that draws."""
     wanted = options.output
     if wanted is None:
         return []
@@ -303,8 +312,7 @@ def _output_files(named: dict[str, Parsed], options: Options) -> list[tuple[str 
             _check_file(wanted, "--output", named, options)
         else:
             check_folder(wanted)
-        files.append((None if not videos else pictures[0], wanted))
-        files += [(name, wanted) for name in pictures[1:]] if videos else []
+        files.append((None, wanted))
     if videos:
         for name, path in paths_for_sources(wanted if not pictures else os.path.join(wanted, ""), videos, suffix=".mp4").items():
             video_suffix(path)

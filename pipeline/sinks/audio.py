@@ -18,14 +18,13 @@ from av.bitstream import BitStreamFilterContext
 from av.error import FFmpegError
 
 from pipeline.sinks.aac import AacEncoder
+from pipeline.sources.timestamps import JUMP_S
 
 log = logging.getLogger(__name__)
 
 _EARLY = Fraction(1, 5)
 """Seconds: how much sooner than the picture the sound of an uncut file may begin (an AAC track's first packet, which
 only primes the decoder, lies 21–46 ms before zero, its effect hidden by an edit list)."""
-_JUMP_S = 1
-"""Seconds back from which on time begins anew, as `sources/timestamps.py` has it for the picture."""
 _HELD = 500
 """Packets of a new stretch that wait for the picture's; the sound of ten seconds or so."""
 
@@ -51,7 +50,8 @@ class Audio:
         self._source = self._container.streams.audio[0]
         self._early_s = -_EARLY if may_be_early else Fraction(0)
         self._cut_start = cut_start
-        if cut_start and zero_s > 10:  # do not read an hour to get at its end; packets are cut exactly below
+        anew = self._container.format.flags & av.format.Flags.ts_discont.value  # joined ones have a time twice
+        if cut_start and zero_s > 10 and not anew:  # do not read an hour to get at its end; packets are cut exactly below
             self._container.seek(int((zero_s - 5) * av.time_base))
         self._packets = self._wanted()
         self._next = next(self._packets, None)
@@ -105,6 +105,8 @@ class Audio:
     def _fits(self, format_name: str) -> bool:
         """Whether a container holds these packets. Some are refused only when the header is written (Opus in MOV, PCM without names
         of its channels in MP4), after the first pictures, so the first packet is written into memory."""
+        if self._source.codec_context.name.startswith("pcm_") and format_name in ("mp4", "mov"):
+            return False  # a hole would close: there PCM has no times, only a count of samples
         first = av.Packet(bytes(self._next))
         first.pts = first.dts = 0
         first.time_base = self._next.time_base
@@ -183,7 +185,7 @@ class _Stretches:
             return
         time_s = time * packet.time_base
         at_s = time_s + self.offsets[-1]
-        if self._last_s is not None and self._last_s - at_s > _JUMP_S:
+        if self._last_s is not None and self._last_s - at_s > JUMP_S:
             at_s = self._last_s + (packet.duration or 0) * packet.time_base
             self.offsets.append(at_s - time_s)
         self._last_s = at_s if self._last_s is None else max(self._last_s, at_s)

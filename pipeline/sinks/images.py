@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import tempfile
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
 
 import cv2
@@ -19,7 +20,7 @@ from pipeline.canvas import BgrCanvas
 from pipeline.draw import draw_faces
 from pipeline.errors import SinkError
 from pipeline.flow.batch import Batch
-from pipeline.sinks.outputs import PICTURE_SUFFIXES, same_file, unique_name
+from pipeline.sinks.outputs import PICTURE_SUFFIXES, unique_name
 from pipeline.sinks.planes import bgr_of
 from pipeline.types import Frame
 
@@ -28,21 +29,22 @@ _QUALITY = {".jpg": [cv2.IMWRITE_JPEG_QUALITY, 95], ".jpeg": [cv2.IMWRITE_JPEG_Q
 
 
 class ImagesSink:
-    """`output`: a picture (its suffix names the format) for one input, or a folder, made when the first picture comes.
+    """Every picture of the run. `output`: a picture (its suffix names the format) for one input, or a folder, made when the first
+    comes. `inputs`: what is never written over, beside the picture at hand.
 
     In a folder each picture keeps its name; a format that cannot be written becomes .png, equal names are numbered (_2 …).
     SinkError: the folder cannot be written, a file is there already (without `overwrite`), or it is an input.
     """
 
+    name = "pictures"
     best_effort = False
 
     def __init__(self, output: str | os.PathLike[str], *, top_k: int = 3, purpose: str = "", overwrite: bool = False,
-                 source: str | None = None) -> None:  # fmt: skip
+                 inputs: Iterable[str | os.PathLike[str]] = ()) -> None:  # fmt: skip
         self.output = Path(output)
         self.single = self.output.suffix.lower() in PICTURE_SUFFIXES and not self.output.is_dir()
-        self.source = source
-        self.name = "pictures" if source is None else f"pictures of {source}"
         self.written: list[Path] = []
+        self._inputs = {_identity(path) for path in inputs} - {None}
         self._top_k, self._overwrite = top_k, overwrite
         self._comment = f"Faces analysed by fer-stream. Purpose: {purpose or 'not declared'}"
         self._taken: set[str] = set()
@@ -50,7 +52,7 @@ class ImagesSink:
 
     def write(self, batch: Batch) -> None:
         for frame in batch.frames:
-            if self.source in (None, frame.source):
+            if frame.info.kind == "image":
                 self._write(frame)
 
     def close(self) -> None:
@@ -85,11 +87,21 @@ class ImagesSink:
             name = Path(origin)
             suffix = name.suffix if name.suffix.lower() in PICTURE_SUFFIXES else ".png"
             path = self.output / unique_name(f"{name.stem or 'picture'}{suffix}", self._taken)
-        if any(same_file(path, Path(source)) for source in (origin, frame.info.path) if source):
+        there = _identity(path)
+        if there is not None and (there in self._inputs or there == _identity(origin)):
             raise SinkError(f"{path} is an input; name another folder")
-        if path.exists() and not self._overwrite:
+        if there is not None and not self._overwrite:
             raise SinkError(f"{path} exists; --overwrite replaces it")
         return path
+
+
+def _identity(path: str | os.PathLike[str]) -> tuple[int, int] | None:
+    """Which file it is, whatever the way to it (links, letter case); None where there is none."""
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    return status.st_dev, status.st_ino
 
 
 def write_whole(path: Path, data: bytes) -> None:

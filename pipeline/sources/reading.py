@@ -19,7 +19,7 @@ from pipeline.sources.hardware import check_stream, open_on
 from pipeline.sources.pipe import NOTHING, Pipe, stdin_failure
 from pipeline.sources.quiet import silence_ffmpeg
 from pipeline.sources.sniff import is_animated_webp, is_cut_off, mp4_boxes
-from pipeline.sources.timestamps import Timestamps
+from pipeline.sources.timestamps import JUMP_S, Timestamps
 from pipeline.sources.upright import Upright
 
 Timed = tuple[av.VideoFrame, int]
@@ -154,7 +154,7 @@ class FileReader:
         file is read from its beginning, or on from where we are, and what lies before `start` is dropped by the caller."""
         if not self._stamps.from_container or self.path == "standard input":
             return None
-        if start * self.time_base - (self.stream.start_time or 0) * self.time_base < 2:
+        if start * self.time_base - (self.stream.start_time or 0) * self.time_base < 2 or self._begins_anew(stop):
             return None
         for target in (start, 0):
             try:
@@ -173,6 +173,22 @@ class FileReader:
             if first[1] <= start or target == 0:
                 return frames, first
         return None
+
+
+    def _begins_anew(self, stop: threading.Event) -> bool:
+        """Whether the clock goes back somewhere, as in joined transport streams: a time is then in several places. Only formats that
+        may do so are read through for it (undecoded, some hundred MB a second)."""
+        if not self.container.format.flags & av.format.Flags.ts_discont.value:
+            return False
+        last = None
+        with _open(self.path) as other:
+            for packet in other.demux(other.streams[self.stream.index]):
+                if stop.is_set():
+                    break
+                if last is not None and packet.dts is not None and (last - packet.dts) * self.time_base > JUMP_S:
+                    return True
+                last = packet.dts if packet.dts is not None else last
+        return False
 
 
 def _open(path: str, chosen: HWAccel | None = None) -> av.container.InputContainer:

@@ -6,7 +6,7 @@ from fractions import Fraction
 
 import av
 
-_JUMP_S = Fraction(1)
+JUMP_S = Fraction(1)
 """Steps back of more than this are a new beginning (joined recordings, a wrapped counter), not a stumble."""
 
 
@@ -35,7 +35,7 @@ class Timestamps:
         if raw is None:
             raw = 0 if self._last is None else self._last + step
         elif self._last is not None and raw + (self._offset or 0) <= self._last:
-            if (self._last - raw - (self._offset or 0)) * self.time_base > _JUMP_S:
+            if (self._last - raw - (self._offset or 0)) * self.time_base > JUMP_S:
                 self._offset = self._last + step - raw
             raw = max(raw + (self._offset or 0), self._last + 1)
         else:

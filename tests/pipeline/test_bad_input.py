@@ -156,16 +156,28 @@ def small_disk(tmp_path: Path):
     subprocess.run(["umount", "-l", folder], check=False)
 
 
-def test_a_full_disk_for_video_keeps_what_is_written(tmp_path: Path, small_disk: Path) -> None:
-    noise = tmp_path / "noise.mp4"
+@pytest.fixture
+def noise(tmp_path: Path) -> Path:
+    """Three seconds that fill a small disk."""
+    path = tmp_path / "noise.mp4"
     rng = np.random.default_rng(1)
-    with av.open(str(noise), "w") as container:
+    with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=25, options={"preset": "ultrafast", "crf": "30"})
         stream.width, stream.height, stream.pix_fmt = 640, 360, "yuv420p"
         for _ in range(75):
             picture = rng.integers(0, 255, (360, 640, 3), dtype=np.uint8)
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         container.mux(stream.encode(None))
+    return path
+
+
+def test_a_full_disk_for_rows_keeps_the_report(tmp_path: Path, small_disk: Path, noise: Path) -> None:
+    outputs = ["--output", small_disk / "out.mp4", "--events", small_disk / "rows.parquet", "--report", tmp_path / "page.html"]
+    refused(fer("--source", noise, *outputs, timeout=60), 1, "space")
+    assert "</html>" in (tmp_path / "page.html").read_text()
+
+
+def test_a_full_disk_for_video_keeps_what_is_written(tmp_path: Path, small_disk: Path, noise: Path) -> None:
     done = fer("--source", noise, "--output", small_disk / "out.mp4", "--events", tmp_path / "rows.jsonl", timeout=60)
     refused(done, 1, "out.mp4", "space")
     assert len(rows(tmp_path / "rows.jsonl")) > 5
@@ -182,6 +194,11 @@ def test_an_unknown_setting_names_the_nearest(tmp_path: Path) -> None:
 def test_a_setting_of_the_wrong_type() -> None:
     check(["--source", "demo", "--set", "detect.conf=high"], 2, "detect.conf", "high")
     check(["--source", "demo", "--imgsz", "large"], 2, "imgsz")
+    check(["--source", "demo", "--set", "video.crf=yes"], 2, "video.crf", "yes or no")
+
+
+def test_a_time_without_end(tmp_path: Path) -> None:
+    check(["--source", clip(tmp_path / "a.mp4"), "--end", "inf"], 2, "end", "leave it out")
 
 
 @pytest.mark.parametrize("option", ["--detector", "--classifier"])

@@ -55,6 +55,21 @@ def test_never_over_an_input_not_even_when_asked(tmp_path, make):
     assert origin.read_bytes() == b"the photo"
 
 
+def test_never_over_another_input(tmp_path, make):
+    other = tmp_path / "a.png"
+    other.write_bytes(b"another photo")
+    sink = ImagesSink(tmp_path, overwrite=True, inputs=[tmp_path / "a.jfif", other])
+    with pytest.raises(SinkError, match="is an input"):
+        make.drive(sink, [photo(make, str(tmp_path / "a.jfif"))])  # its own suffix cannot be written: .png
+    assert other.read_bytes() == b"another photo"
+
+
+def test_only_pictures_are_written(tmp_path, make):
+    sink = ImagesSink(tmp_path / "out")
+    make.drive(sink, [make.frame(0), photo(make, "a.png", 1)])
+    assert [path.name for path in sink.written] == ["a.png"]
+
+
 def test_over_an_existing_file_only_when_asked(tmp_path, make):
     out = tmp_path / "out.png"
     out.write_bytes(b"old")

@@ -43,9 +43,9 @@ def clip(path: Path, codec: str, layout: str = "stereo", change: Callable[[int, 
     return path
 
 
-def annotated(source: Path, out: Path) -> Path:
+def annotated(source: Path, out: Path, start_s: float | None = None) -> Path:
     sink = VideoSink(out)
-    for item in VideoSource(str(source)).frames():
+    for item in VideoSource(str(source), start_s=start_s).frames():
         sink.write(Batch([], [item]) if isinstance(item, Ended) else Batch([item], []))
     sink.close()
     return out
@@ -74,7 +74,7 @@ def codec(path: Path) -> str:
     ("made", "coded", "layout", "suffix", "said"),
     [
         ("in.mov", "pcm_mulaw", "mono", ".mp4", "pcm_mulaw"),
-        ("in.mkv", "pcm_s16le", "stereo", ".mp4", "pcm_s16le"),  # without names of its channels; refused when the file was closed
+        ("in.mkv", "pcm_s16le", "mono", ".mov", "pcm_s16le"),  # held, but without times
         ("in.mkv", "libopus", "stereo", ".mov", "opus"),  # refused with the header
     ],
 )
@@ -131,6 +131,16 @@ def test_sound_of_joined_recordings_goes_on_with_the_picture(tmp_path: Path, mak
     assert len(times) == 2 * SECONDS * 25
     assert float(times[SECONDS * 25]) == pytest.approx(SECONDS, abs=0.01)
     assert beeps(out) == pytest.approx(range(2 * SECONDS), abs=0.04)
+
+
+@pytest.mark.parametrize("start_s", [3, 12])
+def test_joined_recordings_are_cut_by_their_time_from_the_first_frame_on(tmp_path: Path, make: Any, start_s: int) -> None:
+    part = clip(tmp_path / "part.ts", "mp2", "mono")
+    joined = tmp_path / "joined.ts"
+    joined.write_bytes(part.read_bytes() * 4)
+    out = annotated(joined, tmp_path / "out.mp4", start_s)
+    assert len(make.video_times(out)) == (4 * SECONDS - start_s) * 25
+    assert beeps(out) == pytest.approx(range(4 * SECONDS - start_s), abs=0.05)
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])

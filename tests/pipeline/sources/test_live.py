@@ -240,6 +240,7 @@ def test_a_test_input_runs_through_the_webcams_path_and_ends() -> None:
     assert isinstance(ended, Ended)
     assert len(frames) in (15, 16)
     assert {b.pts - a.pts for a, b in itertools.pairwise(frames)} == {3000}
+    assert {frame.image.duration * frame.time_base for frame in frames} == {Fraction(1, 30)}
     assert (ended.reason, ended.final, ended.failed, source.live) == ("end of the test input", True, False, True)
 
 

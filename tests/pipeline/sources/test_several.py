@@ -85,13 +85,16 @@ def test_a_list_with_videos_and_pictures_gives_each_its_own_output(tmp_path: Pat
     inside.mkdir()
     for name in ("one.mp4", "two.mkv"):
         film(inside / name, "-c:v", "libx264", "-preset", "ultrafast")
-    cv2.imwrite(str(inside / "face.png"), portrait())
-    (inside / "all.streams").write_text("one.mp4\n*.mkv\nface.png\n")
+    (inside / "more").mkdir()
+    for name in ("face.png", "more/face.png"):
+        cv2.imwrite(str(inside / name), portrait())
+    (inside / "all.streams").write_text("one.mp4\n*.mkv\nface.png\nmore/face.png\n")
     out = tmp_path / "out"
     done = fer("--source", inside / "all.streams", "--output", f"{out}/", "--events", f"{out}/", "--json", "--quiet")
     assert done.returncode == 0, done.stderr
-    assert sorted(path.name for path in out.iterdir()) == ["face.jsonl", "face.png", "one.jsonl", "one.mp4", "two.jsonl", "two.mp4"]
+    assert sorted(path.name for path in out.iterdir() if path.suffix == ".png") == ["face.png", "face_2.png"]
+    assert {"face.jsonl", "one.jsonl", "one.mp4", "two.jsonl", "two.mp4"} < {path.name for path in out.iterdir()}
     accounts = json.loads(done.stdout)["sources"]
-    assert [account["shown"] for account in accounts.values()] == [FRAMES, FRAMES, 1]
+    assert [account["shown"] for account in accounts.values()] == [FRAMES, FRAMES, 1, 1]
     for name in ("one", "two"):
         assert {row["frame"] for row in rows(out / f"{name}.jsonl") if row["kind"] == "face"} == set(range(FRAMES))
