@@ -9,11 +9,11 @@ one thread, so that other work on the machine moves them little; only their rati
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import click
 import numpy as np
 
 from engines.build.accuracy import FLOOR, score_boxes
@@ -24,9 +24,15 @@ Found = tuple[np.ndarray, np.ndarray]
 """(K, 4) xyxy, (K,) score."""
 
 
-def main(data: str, which: str) -> None:
-    """Prints a row of the table."""
-    pictures = read_pictures(Path(data), "val")
+@click.command()
+@click.argument("data", type=click.Path(exists=True, path_type=Path))
+@click.argument("which", metavar="ours|haar|mtcnn|MODEL")
+def main(data: Path, which: str) -> None:
+    """Print a row of docs/detectors.md: AP50 and recall of a detector on the validation pictures of DATA, and its milliseconds.
+
+    MODEL is what --detector takes: YuNet (OpenCV's), SCRFD, a YOLO.
+    """
+    pictures = read_pictures(data, "val")
     find = {"haar": _haar, "mtcnn": _mtcnn}.get(which, lambda: _by_path(which))()
     find(pictures[0].image)
     found, seconds = [], []
@@ -87,4 +93,4 @@ def _mtcnn() -> Callable[[np.ndarray], Found]:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:3])
+    main()

@@ -165,6 +165,6 @@ def memory(minutes: Sequence[float], rss_mb: Sequence[float], most_mb: float, se
     axes.axvspan(0, settled, color="#eef0f3", zorder=0)
     axes.set_xlim(0, minutes[-1])
     axes.set_ylim(0, max(most_mb, *rss_mb) * 1.08)
-    axes.set_xlabel("minutes; grey: models, arenas and caches fill")
+    axes.set_xlabel("minutes; grey: models, arenas and caches fill; dashed: the most that is allowed")
     axes.set_ylabel("resident memory, MB")
     return _png(figure)

@@ -23,7 +23,8 @@ p.about{color:#5a6775;margin:.1rem 0;font-size:.9rem} p.warning{background:#fff4
 .figure b{display:block;font-size:1.5rem;line-height:1.3} .figure span{color:#5a6775;font-size:.8rem;display:block}
 table{border-collapse:collapse;font-size:.82rem;font-variant-numeric:tabular-nums;width:100%} th,td{padding:.25rem .5rem;text-align:right}
 th{border-bottom:2px solid #c9d0d7;font-weight:600} td:first-child,th:first-child{text-align:left} tr:nth-child(even) td{background:#f6f8fa}
-td.inner{padding-left:1.6rem;color:#5a6775} .plots{display:grid;grid-template-columns:repeat(auto-fill,minmax(440px,1fr));gap:1rem}
+td.inner{padding-left:1.6rem;color:#5a6775}
+.plots{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(440px,100%),1fr));gap:1rem}
 td.words{text-align:left} td,th{white-space:nowrap} td.words{white-space:normal}
 figure{margin:0} figure img{width:100%} figcaption{font-size:.85rem;color:#5a6775} .scroll{overflow-x:auto}
 details pre{font-size:.72rem;overflow:auto;max-height:30rem;background:#f6f8fa;padding:.8rem}

@@ -163,7 +163,7 @@ def build(config: Config, texts: Sequence[str], options: Options) -> Run:
     if options.report is not None:
         check_report(options.report)
         _check_file(options.report, "--report", named, options)
-    config = _batched(config, live=options.realtime or any(one.live for one in parsed))
+    config = _batched(_watchful(config), live=options.realtime or any(one.live for one in parsed))
     detector, classifier = options.models or _models(config, options)
     info = _info(config, detector, classifier)
 
@@ -207,11 +207,9 @@ def _source(parsed: Parsed, name: str, config: Config, options: Options, ledger:
 
 def _detect(config: Config, detector: Detector, stills: bool) -> Detect:
     c = config.detect
-    # A face that shows only in a frame passed over could not be hidden.
-    interval, keep_up, suspicion = (1, False, SUSPICION) if config.privacy == "blur" else (c.interval, c.keep_up, None)
-    floor = min(c.floor, detector.conf)
     return Detect(
-        detector, interval=interval, floor=floor, max_faces=c.max_faces, suspicion=suspicion, keep_up=keep_up,
+        detector, interval=c.interval, floor=min(c.floor, detector.conf), max_faces=c.max_faces,
+        suspicion=SUSPICION if config.privacy == "blur" else None, keep_up=c.keep_up,
         wait_s=config.live.max_wait_s if config.max_batch != 1 else 0.0, stills=stills,
     )  # fmt: skip
 
@@ -238,6 +236,15 @@ def _smooth(config: Config, classifier: Classifier) -> Smooth:
 
 def _privacy(config: Config) -> list[Stage]:
     return [Privacy(lost_s=config.track.lost_s)] if config.privacy == "blur" else []
+
+
+def _watchful(config: Config) -> Config:
+    """Under privacy every frame is looked at: a face that shows only in one that was passed over could not be hidden."""
+    if config.privacy != "blur":
+        return config
+    if config.detect.interval > 1:
+        log.warning("--privacy blur looks at every frame; the detect interval of %d is left aside", config.detect.interval)
+    return config.model_copy(update={"detect": config.detect.model_copy(update={"interval": 1, "keep_up": False})})
 
 
 def _batched(config: Config, live: bool) -> Config:

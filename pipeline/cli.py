@@ -16,7 +16,7 @@ _HELP = """Find the faces in video, follow them, and read their expressions over
 
 \b
 Examples:
-  fer-stream --source demo --output out/demo.mp4            try it, no camera needed
+  fer-stream --source demo --output demo.mp4                try it, no camera needed
   fer-stream --source 0                                     webcam, in a window
   fer-stream --source talk.mp4 --output talk-faces.mp4 --events talk.csv
   fer-stream --source talk.mp4 --output safe.mp4 --report talk.html --privacy blur
@@ -90,7 +90,9 @@ class _Time(click.ParamType):
 @click.option("--codec", metavar="NAME", help="h264 (default), hevc, av1, or a machine's own encoder: h264_nvenc, hevc_qsv …")
 @click.option("--preset", metavar="P", help="x264 preset (ultrafast).")
 @click.option("--crf", type=int, metavar="N", help="x264 quality, 0 best to 51 (23).")
-@click.option("--privacy", type=click.Choice(["none", "blur"]), help="blur: a mosaic over every face in all that is shown or written.")
+@click.option(
+    "--privacy", type=click.Choice(["none", "blur"]), help="blur: a mosaic over every face in all that leaves; looks at every frame."
+)
 @click.option("--overwrite", is_flag=True, help="Replace outputs that exist.")
 @click.option("--purpose", metavar="TEXT", help="Why faces are analysed; written into every output.")
 @click.option(

@@ -178,8 +178,10 @@ def _written(canvas: Canvas, text: _Text, corners: list[tuple[int, int]], taken:
 
 
 def _chip_corners(box: _Rect, width: int, height: int) -> list[tuple[int, int]]:
-    """Over and under the box, at either side; at last in it."""
-    return [*((x, y) for x in (box.x1, box.x2 - width) for y in (box.y1 - height, box.y2)), (box.x1, box.y1)]
+    """Over and under the box, at either side, a line further where another label is there; at last in it."""
+    over, under = box.y1 - height, box.y2
+    return [*((x, y) for y_pair in ((over, under), (over - height, under + height)) for x in (box.x1, box.x2 - width) for y in y_pair),
+            (box.x1, box.y1)]  # fmt: skip
 
 
 def _panel_corners(box: _Rect, chip: _Rect, width: int, height: int, size: int) -> list[tuple[int, int]]:

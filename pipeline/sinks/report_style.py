@@ -26,7 +26,7 @@ h2{font-size:1.15rem;margin:0 0 .3em;overflow-wrap:anywhere}
 p{margin:.3em 0}
 .over{text-transform:uppercase;letter-spacing:.09em;font-size:.75rem;font-weight:600;color:var(--dim)}
 .dim,small{color:var(--dim)}
-.dim{font-size:.9rem}
+.dim{font-size:.9rem;overflow-wrap:anywhere}
 .warn{color:var(--warn)}
 section,.plain{background:var(--card);border:1px solid var(--line);border-radius:12px;padding:20px 22px;margin:16px 0}
 section.note{border-left:4px solid rgb(var(--heat));font-size:.93rem}
@@ -85,6 +85,7 @@ section,.plain{padding:16px 14px}
 .timeline{--who:0px}
 .timeline summary{grid-template-columns:1fr;gap:6px}
 .axis,.inside{padding-left:0}
+.axis span:nth-child(even):not(.end),.axis span:has(+.end:nth-child(even)){display:none}
 .timeline .who span{flex-direction:row;gap:8px;align-items:baseline}
 .who img,.noface{width:28px;height:28px}
 }

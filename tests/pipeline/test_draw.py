@@ -161,6 +161,18 @@ def test_in_a_crowd_no_label_covers_a_face():
     assert max(covered) < 0.25
 
 
+def test_a_label_goes_a_line_further_rather_than_over_another():
+    left, middle, right = [1000, 700, 1090, 810], [1226, 684, 1284, 760], [1322, 706, 1390, 786]
+    alone, all_three = (np.full((1080, 1920, 3), 96, np.uint8) for _ in range(2))
+    draw_faces(BgrCanvas(alone), faces([left], "neutral", ids=[5]))
+    draw_faces(BgrCanvas(all_three), faces([left, middle, right], "neutral", ids=[5, 10, 1]))
+    words = (slice(662, 698), slice(998, 1200))
+    assert (alone[words] != 96).mean() > 0.5
+    assert (all_three[words] == alone[words]).all()
+    assert (all_three[712:800, 1012:1080] == 96).all()  # nor over a face
+    assert (all_three[640:664, 1230:1284] != 96).any()
+
+
 def drawn_in_turn(*pictures):
     """What each (faces, time_s) leaves on its own grey picture, with one memory for all."""
     told, images = {}, []

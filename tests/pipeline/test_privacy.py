@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import re
 from fractions import Fraction
 from pathlib import Path
@@ -99,12 +100,15 @@ def test_rows_are_the_same_with_and_without(media: Path, tmp_path: Path) -> None
     assert kept[0] == kept[1]
 
 
-def test_every_frame_is_looked_at_whatever_the_interval() -> None:
+def test_every_frame_is_looked_at_whatever_the_interval(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
     config = load_config(changes={"privacy": "blur", "detect.interval": 5, "backend": "fake"})
     looked = []
-    frames = build(config, ["demo"], Options(max_frames=6, sinks=(_Seen(looked),)))
+    frames = build(config, ["demo"], Options(max_frames=6, events=str(tmp_path / "rows.jsonl"), sinks=(_Seen(looked),)))
     frames.run()
     assert [frame.hidden is not None for frame in looked] == [True] * 6
+    assert "interval of 5 is left aside" in caplog.text
+    info = json.loads(json.loads((tmp_path / "rows.jsonl").read_text().splitlines()[0])["info"])
+    assert info["settings"]["detect"]["interval"] == 1
 
 
 class _Seen:

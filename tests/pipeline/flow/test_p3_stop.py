@@ -73,6 +73,19 @@ def test_p3_what_an_interrupted_source_raises_is_no_failure(start):
     assert [end.reason for end in sink.ended] == ["stopped"]
 
 
+def test_p3_the_frame_that_a_source_gives_while_it_is_stopped_is_shown(start):
+    class Last(FakeSource):
+        def frames(self):
+            yield Item(self.name, 0)
+            pipeline.stop()
+            yield Item(self.name, 1)
+
+    sink = FakeSink("sink")
+    pipeline = Pipeline([Last("a")], [], [sink])
+    assert run(start, pipeline).ledger.total == SourceLedger(2, 2, {})
+    assert sink.indexes("a") == [0, 1]
+
+
 def test_p3_a_source_that_ignores_interrupts_is_stopped_after_the_frame_at_hand(start):
     began = threading.Event()
 
