@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.check import read_baseline, verdict
+from benchmarks.check import check_against, read_baseline, verdict
 
 from .conftest import bench
 
@@ -16,7 +16,8 @@ from .conftest import bench
 def document(efficiency: float = 0.8, spread: float = 0.01, peak_mb: float = 500) -> dict[str, Any]:
     names = ("efficiency", "efficiency_own", "cpu_efficiency")
     return {
-        "bench": "pipeline", "peak_mb": peak_mb, "warnings": [], "host": {"cpu": "x", "cores": 2}, "settings": {},
+        "bench": "pipeline", "peak_mb": peak_mb, "warnings": [], "host": {"cpu": "x", "cores": 2},
+        "settings": {"source": "demo", "interval": 1, "imgsz": 640, "outputs": "full", "settings": {}},
         **dict.fromkeys(names, efficiency), **{f"{name}_spread": [efficiency - spread, efficiency + spread] for name in names},
     }  # fmt: skip
 
@@ -64,6 +65,43 @@ def test_what_is_no_baseline_is_one_sentence(text: str | None, tmp_path: Path, c
     assert ran.code == 2
     assert "baseline" in ran.err
     assert len(ran.err.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("lacks", "said"),
+    [(["efficiency_spread"], "lacks efficiency_spread:"), (["host", "peak_mb"], "lacks host, peak_mb:"), (["settings"], "lacks settings,")],
+)
+def test_a_baseline_of_another_fer_bench_is_one_sentence(
+    lacks: list[str], said: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "old.json"
+    path.write_text(json.dumps({key: value for key, value in document().items() if key not in lacks}))
+    ran = bench(capfd, "check", path)
+    assert ran.code == 2
+    assert said in ran.err
+    assert "make it anew" in ran.err
+    assert len(ran.err.strip().splitlines()) == 1
+
+
+def test_a_bare_chain_of_another_model_is_measured_again_as_it_was_or_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = document()
+    other = one | {"settings": one["settings"] | {"bare_model": "/models/yolo11n.xml", "runs": 2}}
+    asked: dict[str, Any] = {}
+    monkeypatch.setattr("benchmarks.runs.run_pipeline", lambda **options: asked.update(options) or other)
+    assert not any("bare chain" in text for text in check_against(other)["warnings"])
+    assert asked["bare_model"] == "/models/yolo11n.xml"
+    assert any("bare chains ran different models" in text for text in verdict(one, other)["warnings"])
+
+
+def test_a_document_names_the_model_of_its_bare_chain(clip: Path, measured: tuple[dict[str, Any], Path]) -> None:
+    from benchmarks.runs import run_pipeline
+    from benchmarks.throughput import kept_model
+
+    assert measured[0]["settings"]["bare_model"] is None
+    found = run_pipeline(
+        source=str(clip), imgsz=320, changes=("backend=fake",), runs=1, max_frames=20, mode="throughput", bare_model=str(kept_model())
+    )
+    assert found["settings"]["bare_model"] == str(kept_model())
 
 
 def test_the_exit_code_says_which(measured: tuple[dict[str, Any], Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

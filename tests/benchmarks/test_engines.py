@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
+from benchmarks import engines
 from benchmarks.engines import explain
 
 from .conftest import bench
@@ -36,6 +39,23 @@ def test_why_the_pipeline_is_slower_is_told_in_milliseconds() -> None:
     assert ["a frame of the pipeline", "20.00"] in told["rows"]
     assert ["the rest of the stage detect (scaling, boxes)", "2.00"] in told["rows"]
     assert "30.0 ms of CPU a frame, which 2 cores give in 15.0 ms" in told["sentence"]
+
+
+def test_what_is_explained_is_the_detector_that_the_pipeline_runs(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def row(model: str, ms: float, batch: int = 1) -> dict[str, Any]:
+        return {"task": "detector", "model": model, "batch": batch, "per_image_ms": {"p50": ms}}
+
+    rows = [row("large", 30.0), row("large", 20.0), row("large", 9.0, batch=4), row("small", 5.0)]
+    explained: list[float] = []
+    asked: dict[str, Any] = {}
+    monkeypatch.setattr(engines, "measure_engines", lambda **_: {"rows": rows, "tables": []})
+    monkeypatch.setattr("benchmarks.tables.print_document", lambda *_: None)
+    monkeypatch.setattr(engines, "explain", lambda ms, whole: explained.append(ms) or {"title": "", "head": [], "rows": []})
+    monkeypatch.setattr("benchmarks.runs.run_pipeline", lambda **options: asked.update(options))
+    assert bench(capfd, "engines", "--detector", "large", "--detector", "small", "--explain").code == 0
+    assert (explained, asked["changes"]) == ([20.0], ("detect.model=large",))
 
 
 @pytest.mark.parametrize("arguments", [("--batch", "0"), ("--batch", "two"), ("--backend", ",")])

@@ -7,8 +7,9 @@ import tarfile
 import numpy as np
 import pytest
 
-from engines.build.accuracy import average_precision, central_crops, recall_at, score_boxes
-from engines.build.labelled import boxes_from_yolo, read_faces, read_pictures
+from engines.build.accuracy import average_precision, central_crops, recall_at, score_boxes, score_classifier
+from engines.build.labelled import Faces, boxes_from_yolo, read_faces, read_pictures
+from engines.contract import LABELS, ClassifierContract
 from engines.errors import UsageError
 
 
@@ -75,11 +76,48 @@ def test_the_centre_of_a_face():
     images = np.arange(2 * 48 * 48, dtype=np.int64).reshape(2, 48, 48)
     assert [crop.shape for crop in central_crops(images, 40)] == [(40, 40)] * 2
     assert central_crops(images, 40)[0][0, 0] == 4 * 48 + 4
+    assert central_crops(images, 41)[0].shape == (41, 41)
     assert central_crops(images, 64)[1].shape == (48, 48)
 
 
-def test_the_shipped_classifier_has_the_accuracy_of_its_manifest(data, classifier):
-    from engines.build.accuracy import score_classifier
+class Knowing:
+    """Answers with the right label wherever it has that one."""
 
+    head, name = "fer2013", "knowing"
+
+    def __init__(self, labels: tuple[str, ...], truth: np.ndarray) -> None:
+        self.labels, self.truth = labels, iter(truth)
+        self.contract = ClassifierContract(labels=labels)
+
+    def inputs(self, crops):
+        return np.stack(crops)[:, None]
+
+    def infer(self, batch):
+        return np.eye(len(self.labels))[[self.labels.index(LABELS[next(self.truth)]) for _ in batch]]
+
+
+def test_a_model_of_other_labels_is_judged_by_their_names_on_the_faces_that_have_one():
+    truth = np.array([0, 1, 2, 3, 4, 5, 6, 1])
+    faces = Faces(np.zeros((8, 48, 48), np.uint8), truth, np.full(8, -1))
+    six = ("neutral", "sad", "happy", "surprise", "fear", "angry")
+    assert score_classifier(Knowing(six, truth[truth != 1]), faces) == 1
+    assert score_classifier(Knowing(LABELS, truth), faces) == 1
+    with pytest.raises(UsageError, match="answers yes, no; expected some of angry"):
+        score_classifier(Knowing(("yes", "no"), truth), faces)
+
+
+@pytest.mark.parametrize(("size", "channels"), [(40, 3), (64, 1), (41, 3)])
+def test_samples_have_the_form_of_the_models_input(small_classifier, tmp_path, size, channels):
+    from engines import load_classifier
+    from engines.build.calibration import samples_of
+
+    faces = {"images_dx": np.full((3, 48, 48), 1, np.uint8), "label": np.zeros(3, int), "ferplus_votes": np.zeros((3, 10), int)}
+    np.savez(tmp_path / "fer2013.npz", usage=np.array(["Training"] * 3), pixel_source=np.zeros(3, int), **faces)
+    samples = samples_of(load_classifier(small_classifier(size=size, channels=channels)), tmp_path, "train", 2)
+    assert [(one.shape, one.dtype) for one in samples] == [((1, channels, size, size), np.uint8)] * 2
+    assert all((one == one[:, :1]).all() for one in samples)
+
+
+def test_the_shipped_classifier_has_the_accuracy_of_its_manifest(data, classifier):
     faces = read_faces(data, "PublicTest", 600)
     assert score_classifier(classifier, faces) == pytest.approx(classifier.entry.metrics["crowd_accuracy"], abs=0.04)

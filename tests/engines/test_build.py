@@ -168,7 +168,7 @@ def test_int8_is_symmetric_and_signed_and_agrees(tmp_path, data):
     from engines.build.int8_from_onnx import KEPT, int8_from_onnx
 
     entry = shipped()["emotion_cnn"]
-    samples = samples_of(entry.contract, data, "train", 40)
+    samples = samples_of(load_classifier(), data, "train", 40)
     path = int8_from_onnx(entry.path, tmp_path / "m.onnx", samples, kept=KEPT["classifier"])
     model = onnx.load(str(path))
     values = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}

@@ -56,11 +56,11 @@ def test_a_wrong_colour_order_is_far_beyond_the_limits():
     from engines.build.calibration import parity_samples
 
     reference = load_detector(precision="f32")
-    samples = parity_samples(reference.contract, None, None)
+    samples = parity_samples(reference, None, None)
     mirrored = detector_parity(reference, _Upside(reference), samples)  # type: ignore[arg-type]
     assert mirrored.problems("int8")
     faces = load_classifier(precision="f32")
-    crops = parity_samples(faces.contract, None, None)
+    crops = parity_samples(faces, None, None)
     assert classifier_parity(faces, load_classifier(precision="bf16"), crops).problems("bf16") == []
     assert set(LIMITS) == {"fp32", "fp16", "bf16", "int8"}
 

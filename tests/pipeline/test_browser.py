@@ -49,7 +49,7 @@ arguments[arguments.length - 1]({
 """
 
 
-@pytest.mark.parametrize("width", [1200, 500])
+@pytest.mark.parametrize("width", [1200, 390])
 def test_the_report_is_whole_and_legible_in_a_browser(media: Path, tmp_path: Path, width: int) -> None:
     """Timelines and bars have a size, thumbnails are pictures, tables open, nothing is asked for and nothing sticks out."""
     source = next(media.glob("d03_*"))

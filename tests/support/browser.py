@@ -32,6 +32,8 @@ class Browser:
         answer = self._call("POST", "/session", {"capabilities": {"alwaysMatch": {"goog:chromeOptions": options}}})
         self._base += f"/session/{answer['sessionId']}"
         self._call("POST", "/timeouts", {"script": 30000})
+        exact = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}  # a window is never narrower than 500
+        self._call("POST", "/goog/cdp/execute", {"cmd": "Emulation.setDeviceMetricsOverride", "params": exact})
 
     def open(self, url: str) -> None:
         self._call("POST", "/url", {"url": url})

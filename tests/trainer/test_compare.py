@@ -91,7 +91,9 @@ def test_engines_are_timed_in_turn(drawn: Path, tmp_path: Path, monkeypatch: pyt
 
 def test_a_folder_with_another_protocols_runs_is_refused(drawn: Path, tmp_path: Path) -> None:
     compare(RECIPES[:1], drawn, SMALL, None, tmp_path, quiet())
-    with pytest.raises(UsageError, match="another recipe"):
+    with pytest.raises(UsageError, match=r"another run \(seed was 1, now 2"):
         compare(RECIPES[:1], drawn, [*SMALL, "seed=2"], None, tmp_path, quiet())
+    with pytest.raises(UsageError, match="a run of 1 epochs, asked for 2"):
+        compare(RECIPES[:1], drawn, [*SMALL, "epochs=2"], None, tmp_path, quiet())
     with pytest.raises(UsageError, match=r"comparison on fer2013\.csv, all faces, asked for fer2013\.csv, 32 faces"):
         compare(RECIPES[:1], drawn, SMALL, 32, tmp_path, quiet())

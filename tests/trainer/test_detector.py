@@ -48,21 +48,10 @@ def epochs(run: Path) -> list[int]:
 
 
 def test_a_run_swaps_activations_goes_on_where_it_was_cut_and_becomes_an_engine(pictures: Path, start: Path, tmp_path: Path) -> None:
-    """A stop between two epochs leaves what a kill leaves: the last checkpoint."""
-
-    class Stopped(Exception):
-        pass
-
-    class StopsAfterOne(io.StringIO):
-        def write(self, text: str) -> int:
-            if "epoch 2/" in text:
-                raise Stopped
-            return super().write(text)
-
     run, said = tmp_path / "run", io.StringIO()
     recipe = RECIPE.model_copy(update={"epochs": 3, "mirror": True})
     with pytest.raises(Stopped):
-        train_detector(recipe, start, pictures, run, Console(file=StopsAfterOne(), width=200))
+        train_detector(recipe, start, pictures, run, Console(file=StopsIn(2), width=200))
     assert epochs(run) == [1, 2]
     assert epochs_of(last_checkpoint(run)) == 1  # the log is ahead of it, and must not end the run
     train_detector(recipe, start, pictures, run, Console(file=said, width=200))
@@ -81,6 +70,23 @@ def test_a_run_swaps_activations_goes_on_where_it_was_cut_and_becomes_an_engine(
     table = score_detectors([str(entry.path)], pictures)
     assert set(table) == {"tiny"}
     assert all(0 <= row["ap50"] <= 1 for row in table["tiny"].values())
+
+
+class Stopped(Exception):
+    """A stop between two epochs leaves what a kill leaves: the last checkpoint."""
+
+
+class StopsIn(io.StringIO):
+    """A console's file that ends a training in an epoch."""
+
+    def __init__(self, epoch: int) -> None:
+        super().__init__()
+        self.epoch = epoch
+
+    def write(self, text: str) -> int:
+        if f"epoch {self.epoch}/" in text:
+            raise Stopped
+        return super().write(text)
 
 
 def test_what_is_missing_is_one_sentence(pictures: Path, start: Path, tmp_path: Path) -> None:

@@ -245,11 +245,3 @@ def test_the_loop_says_in_what_it_computes(has: bool, said: str, drawn: Path, tm
     console = Console(file=io.StringIO(), width=200)
     train(load_recipe(FOLDER / "emotion_cnn_teacher.yaml", [*SMALL, "epochs=1"]), drawn, tmp_path, console, 16)
     assert said in console.file.getvalue()
-
-
-def test_a_run_of_another_network_is_refused_and_kept(drawn: Path, tmp_path: Path) -> None:
-    train(load_recipe(FOLDER / "emotion_cnn_teacher.yaml", [*SMALL, "epochs=1"]), drawn, tmp_path, quiet(), 16)
-    before = (tmp_path / "recipe.json").read_text()
-    with pytest.raises(UsageError, match="another network"):
-        train(load_recipe(FOLDER / "emotion_cnn_teacher.yaml", [*SMALL, "model.widths=[8, 24]"]), drawn, tmp_path, quiet(), 16)
-    assert (tmp_path / "recipe.json").read_text() == before

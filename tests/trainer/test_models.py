@@ -42,6 +42,7 @@ def test_colour_is_learnt_too(network: str, drawn: Path, tmp_path: Path) -> None
         ("efficientnet_b3", 1, ["features.8"]),
         ("vit_b_16", 2, ["encoder.layers.encoder_layer_10", "encoder.layers.encoder_layer_11"]),
         ("resnet18", 1, ["layer4"]),
+        ("resnet18", 12, ["conv1", "bn1", "layer1", "layer2", "layer3", "layer4"]),
         ("googlenet", 2, ["inception5a", "inception5b"]),
         ("timm:vit_tiny_patch16_224", 1, ["blocks.11"]),
     ],
@@ -73,6 +74,28 @@ def test_weights_come_from_a_file_of_either_kind_or_a_package(tmp_path: Path, mo
         built(name="resnet18", weights=str(tmp_path / "a.pth"))
     with pytest.raises(FerError, match="pip install no-such-package"):
         built(**PLAIN, weights="package:no_such_package")
+
+
+@pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
+def test_a_network_gets_its_input_in_the_range_of_its_imagenet_weights(name: str) -> None:
+    from torchvision.models import get_model
+
+    net = built(name=name)
+    seen: list[torch.Tensor] = []
+    first = net.backbone.conv1 if name == "googlenet" else net.backbone.Conv2d_1a_3x3
+    first.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    net(torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1, 1).expand(2, 1, 299, 299))
+    # What torchvision's own, loaded with weights, makes of levels normalised as on ImageNet: -1…1.
+    assert torch.allclose(seen[0].mean((1, 2, 3)), torch.tensor([-1.0, 1.0]), atol=1e-5)
+    assert get_model(name, aux_logits=False, init_weights=True).transform_input is False
+
+
+def test_a_network_of_timm_gets_its_own_normalisation() -> None:
+    timm = pytest.importorskip("timm", reason="the small ViT is timm's: pip install -e '.[train]'")
+    net = built(name="timm:vit_tiny_patch16_224", image_size=32)
+    assert net.mean.flatten().tolist() == pytest.approx(timm.create_model("vit_tiny_patch16_224").pretrained_cfg["mean"])
+    assert net.std.flatten().tolist() == pytest.approx([0.5, 0.5, 0.5])
+    assert built(name="resnet18").mean.flatten().tolist() == pytest.approx([0.485, 0.456, 0.406])
 
 
 def test_weights_that_cannot_be_fetched_are_one_sentence_with_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -56,6 +56,14 @@ def test_a_recipe_starts_lowers_its_loss_over_thirty_steps_and_resumes(name: str
     assert 0 <= metrics["fer2013_accuracy"] <= 1
 
 
+@pytest.mark.parametrize(("text", "said"), [("- epochs\n", "holds list, expected keys"), ("epochs: [1\n", "this is no YAML")])
+def test_a_file_that_is_no_recipe_is_one_sentence_that_names_it(text: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(text)
+    with pytest.raises(UsageError, match=rf"mine\.yaml:? {said}") as caught:
+        load_recipe(tmp_path / "mine.yaml")
+    assert "\n" not in str(caught.value)
+
+
 def test_every_published_line_has_its_recipe() -> None:
     networks = {load_recipe(FOLDER / f"{name}.yaml").model.name for name in RECIPES}
     assert {"googlenet", "efficientnet_b3", "mobilenet_v3_large", "vit_b_16", "resnet18", "plain_cnn", "emotion_cnn"} <= networks
@@ -67,6 +75,10 @@ def test_every_published_line_has_its_recipe() -> None:
         ("epochs", "KEY=VALUE"),
         ("epochs=0", "epochs"),
         ("loss.gamma=2", "loss.gamma"),
+        ("epochs.x=3", r"epochs\.x=3: epochs is a value"),
+        ("loss.focal_gamma=[1", r"loss\.focal_gamma=\[1: this is no YAML"),
+        ("precision=foo", "precision"),
+        ("input_size=64", r"input_size: must be at most data\.size \(48"),
         ("model.name=no_such_net", "no_such_net"),
         ("model.weights=/no/such/file.pth", "names no file"),
     ],
