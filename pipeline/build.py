@@ -10,18 +10,17 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engines import load_classifier, load_detector
 from engines.select import cores
-from pipeline.errors import FerError, SourceError, UsageError
+from pipeline.errors import FerError, SourceError
+from pipeline.files import event_files, inputs_of, output_files
 from pipeline.flow.graph import Pipeline, RunResult
 from pipeline.flow.ledger import Ledger
-from pipeline.sinks.events import EventsSink, events_format
+from pipeline.sinks.events import EventsSink
 from pipeline.sinks.images import ImagesSink
-from pipeline.sinks.outputs import PICTURE_SUFFIXES, check_folder, check_kind, check_output, is_stream, paths_for_sources, video_suffix
-from pipeline.sinks.parquet import recover
+from pipeline.sinks.outputs import check_output
 from pipeline.sinks.progress import ProgressSink
 from pipeline.sinks.report import ReportSink, check_report
 from pipeline.sinks.summary import SummarySink
@@ -158,11 +157,11 @@ def build(config: Config, texts: Sequence[str], options: Options) -> Run:
         options = replace(options, show=False)
     sources = [_source(one, name, config, options, ledger) for one, name in zip(parsed, names, strict=True)]
     named = dict(zip(names, parsed, strict=True))
-    events = _event_files(named, options)
-    outputs = _output_files(named, options)
+    events = event_files(options.events, named, options.overwrite)
+    outputs = output_files(options.output, named, options.overwrite)
     if options.report is not None:
         check_report(options.report)
-        _check_file(options.report, "--report", named, options)
+        check_output(options.report, inputs=inputs_of(named), overwrite=options.overwrite, what="--report")
     config = _batched(_watchful(config), live=options.realtime or any(one.live for one in parsed))
     detector, classifier = options.models or _models(config, options)
     info = _info(config, detector, classifier)
@@ -283,59 +282,8 @@ def _annotated(path: str, name: str | None, config: Config, options: Options, na
     """The annotated video of source `name`, or the pictures of all (None)."""
     shared: dict[str, Any] = {"top_k": config.video.top_k, "purpose": config.purpose, "overwrite": options.overwrite}
     if name is None:
-        return ImagesSink(path, inputs=[place for one in named.values() for place in one.paths or ()], **shared)
+        return ImagesSink(path, inputs=inputs_of(named), **shared)
     return VideoSink(path, name, codec=config.video.codec, preset=config.video.preset, crf=config.video.crf, **shared)
-
-
-def _event_files(named: dict[str, Parsed], options: Options) -> list[tuple[str | None, str]]:
-    """(source or None for all, file) of each sink of rows."""
-    if options.events is None:
-        return []
-    if is_stream(options.events):
-        return [(None, options.events)]
-    files = paths_for_sources(options.events, list(named), suffix=".jsonl", what="--events")
-    for path in files.values():
-        kind = events_format(path)
-        _check_file(path, "--events", named, options)
-        if kind == "parquet":
-            recover(path)
-    return list(files.items())
-
-
-def _output_files(named: dict[str, Parsed], options: Options) -> list[tuple[str | None, str]]:
-    """(source, its video) and (None, the picture or folder of all pictures) of each sink that draws."""
-    wanted = options.output
-    if wanted is None:
-        return []
-    pictures = [name for name, one in named.items() if one.kind == "images"]
-    videos = [name for name in named if name not in pictures]
-    check_kind(wanted, [*(["image"] if pictures else []), *(["video"] if videos else [])])
-    files: list[tuple[str | None, str]] = []
-    if pictures:
-        count = sum(len(named[name].paths) for name in pictures)
-        if Path(wanted).suffix.lower() in PICTURE_SUFFIXES and not Path(wanted).is_dir():
-            if count > 1:
-                raise UsageError(f"--output {wanted} names one picture for {count}; name a folder")
-            _check_file(wanted, "--output", named, options)
-        else:
-            check_folder(wanted)
-        files.append((None, wanted))
-    if videos:
-        for name, path in paths_for_sources(wanted if not pictures else os.path.join(wanted, ""), videos, suffix=".mp4").items():
-            video_suffix(path)
-            _check_file(path, "--output", named, options)
-            files.append((name, path))
-    return files
-
-
-def _check_file(path: str, what: str, named: dict[str, Parsed], options: Options) -> None:
-    """One file of an output; a folder that several sources share is made when its own is there."""
-    folder, given = Path(path).parent, {"--output": options.output, "--events": options.events, "--report": options.report}[what]
-    if given != path and not folder.exists():
-        check_folder(folder, what=what)
-        folder.mkdir()
-    inputs = [place for one in named.values() for place in (one.paths or (one.text,))]
-    check_output(path, inputs=inputs, overwrite=options.overwrite, what=what)
 
 
 def _info(config: Config, detector: Detector, classifier: Classifier) -> dict[str, Any]:

@@ -22,7 +22,7 @@ ALLOWED = {
 # Within the run time, lowest first: a file imports from its own room and those before.
 ROOMS = [
     "errors", "config", "flow", "types", "events", "canvas", "labels", "draw", "sources", "stages", "sinks", "web",
-    "build", "api", "show", "doctor", "cli",
+    "files", "build", "api", "show", "doctor", "cli",
 ]  # fmt: skip
 
 
