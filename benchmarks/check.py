@@ -18,6 +18,8 @@ from engines.errors import UsageError
 _LEAST, _LEAST_MEMORY = 0.02, 0.1
 _TOO_NOISY = 0.1
 _SPREAD_OF = ("efficiency", "efficiency_own", "cpu_efficiency")
+_NEEDED = ("settings", "host", "warnings", "peak_mb", *_SPREAD_OF, *(f"{name}_spread" for name in _SPREAD_OF))
+_ASKED = ("source", "interval", "imgsz", "outputs", "settings")
 
 
 @dataclass(frozen=True)
@@ -50,8 +52,15 @@ def read_baseline(path: Path) -> dict[str, Any]:
         raise UsageError(f"cannot read the baseline {path}: {error.strerror}; make one: fer-bench pipeline --json > {path.name}") from error
     except (ValueError, IndexError) as error:
         raise UsageError(f"{path} is not a baseline; make one: fer-bench pipeline --source demo --json > {path.name}") from error
-    if not isinstance(document, dict) or document.get("bench") != "pipeline" or not {"efficiency", "settings"} <= set(document):
+    if not isinstance(document, dict) or document.get("bench") != "pipeline":
         raise UsageError(f"{path} is not what `fer-bench pipeline --json` prints; a baseline is made by it")
+    settings = document.get("settings")
+    missing = [name for name in _NEEDED if name not in document] + [
+        f"settings.{name}" for name in _ASKED if not isinstance(settings, dict) or name not in settings
+    ]
+    if missing:
+        some = ", ".join(missing[:3]) + (", …" if missing[3:] else "")
+        raise UsageError(f"{path} lacks {some}: it comes from another fer-bench; make it anew: fer-bench pipeline --json > {path.name}")
     return document
 
 
@@ -65,8 +74,8 @@ def check_against(
     then = baseline["settings"]
     now = run_pipeline(
         source=source or then["source"], interval=then["interval"], imgsz=then["imgsz"], outputs=then["outputs"], runs=runs,
-        max_frames=then.get("max_frames"), changes=tuple(f"{key}={json.dumps(value)}" for key, value in then["settings"].items()),
-        mode="throughput", budget_s=budget_s, say=say,
+        max_frames=then.get("max_frames"), bare_model=then.get("bare_model"), mode="throughput", budget_s=budget_s, say=say,
+        changes=tuple(f"{key}={json.dumps(value)}" for key, value in then["settings"].items()),
     )  # fmt: skip
     if now["settings"]["runs"] < 2:
         raise BenchError("only one round ended in time, so the noise is not known; give more with --budget, or a shorter clip")
@@ -83,6 +92,8 @@ def verdict(baseline: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
     if loosest > _TOO_NOISY:
         advice = "repeat it on an idle machine, or with more --runs"
         warnings.append(f"so noisy a run cannot show a regression of less than {loosest:.0%}; {advice}")
+    if baseline["settings"].get("bare_model") != now["settings"].get("bare_model"):
+        warnings.append("the bare chains ran different models: the shares are of different things")
     if baseline["host"].get("cpu") != now["host"]["cpu"] or baseline["host"].get("cores") != now["host"]["cores"]:
         warnings.append("the baseline comes from another machine: shares need not agree")
     sentence = "no regression beyond the noise" if not worse else "regression: " + "; ".join(

@@ -90,9 +90,10 @@ def engines(as_json: bool, report: Path | None, explain: bool, **options: Any) -
         options[name] = _list(options[name])
     options["batches"] = [_whole(text, "--batch") for text in _list(options["batches"])]
     document = bench.measure_engines(say=_say, **options)
-    detectors = [row for row in document["rows"] if row["task"] == "detector" and row["per_image_ms"]]
-    if explain and detectors:
-        alone = min(detectors, key=lambda row: (row["batch"], row["per_image_ms"]["p50"]))
+    detectors = [row for row in document["rows"] if row["task"] == "detector"]
+    first = [row for row in detectors if row["model"] == detectors[0]["model"] and row["per_image_ms"]]  # the one that the pipeline runs
+    if explain and first:
+        alone = min(first, key=lambda row: (row["batch"], row["per_image_ms"]["p50"]))
         from benchmarks.runs import run_pipeline
 
         changes = tuple(f"detect.model={name}" for name in options["detectors"][:1])

@@ -21,8 +21,10 @@ _OTHERS = 0.1
 """Share of the machine that others may use before the document warns."""
 
 
-def pipeline_document(job: Job, result: Throughput, latency: dict[str, Any] | None, host: dict[str, Any], source: str) -> dict[str, Any]:
-    """The whole; `latency`: the record of the paced run, None where it was not made."""
+def pipeline_document(
+    job: Job, result: Throughput, latency: dict[str, Any] | None, host: dict[str, Any], source: str, bare_model: str | None = None
+) -> dict[str, Any]:
+    """The whole; `latency`: the record of the paced run, None where it was not made. `bare_model`: None for the kept one."""
     full, clip = result.full_records, probe(job.clip)
     throughput = run_part(full)
     document: dict[str, Any] = {
@@ -50,7 +52,7 @@ def pipeline_document(job: Job, result: Throughput, latency: dict[str, Any] | No
         "source": source, "width": clip.width, "height": clip.height, "source_fps": round(clip.rate, 3), "codec": clip.codec,
         "frames": full[0]["frames"], "faces_per_frame": round(full[0]["faces"] / max(full[0]["frames"], 1), 2),
         "interval": job.interval, "imgsz": job.imgsz, "outputs": job.outputs, "sources": job.sources, "runs": len(full),
-        "max_frames": job.max_frames, "settings": job.settings,
+        "max_frames": job.max_frames, "bare_model": bare_model, "settings": job.settings,
     }  # fmt: skip
     return document | {"rounds": _rounds(result), "warnings": warnings, "host": host}
 

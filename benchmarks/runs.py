@@ -47,7 +47,7 @@ def run_pipeline(
         first_rows = [start_s(job) for _ in range(starts)] if mode == "both" else []
         left = max(budget_s - (time.monotonic() - began), 1.0)
         result = measure_throughput(job, runs=runs, bare_model=bare_model, budget_s=left, say=say)
-        document = pipeline_document(job, result, latency, about, source)
+        document = pipeline_document(job, result, latency, about, source, bare_model)
         document["start_s"] = round(spread(first_rows).median, 3) if first_rows else None
         document["start_s_spread"] = spread(first_rows).rounded() if first_rows else None
         return document

@@ -1,4 +1,4 @@
-"""A run's folder: recipe.json, log.jsonl, last.ckpt (to go on), best.ckpt (what counts)."""
+"""A run's folder: recipe.json, data.json (what it has read), log.jsonl, last.ckpt (to go on), best.ckpt (what counts)."""
 
 from __future__ import annotations
 

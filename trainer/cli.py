@@ -60,7 +60,7 @@ def faces(pictures: Path, output: Path) -> None:
     Example:
       fer-train data faces faces/ ~/.cache/fer-runs/unlabelled_faces.npy
     """
-    from trainer.export import FER2013_MARGIN
+    from engines.build.crop_margin import FER2013_MARGIN
     from trainer.unlabelled import faces_from_pictures
 
     if output.suffix != ".npy":

@@ -8,6 +8,7 @@ can be given beside. How the forms are read stands in data_sources.py.
 
 from __future__ import annotations
 
+import hashlib
 import warnings
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -52,7 +53,7 @@ class FaceSet:
     majority: np.ndarray
     """(N,) int64, the unique FER+ majority among all ten columns if it is one of the classes, else -1."""
     in_training: np.ndarray
-    """(N,) bool, the same pixels stand in the Training split as published too."""
+    """(N,) bool, the same pixels stand in the Training split as published too; with data.validation, in the part that is trained on."""
     classes: tuple[str, ...] = LABELS
 
     def __len__(self) -> int:
@@ -67,9 +68,11 @@ class FaceSet:
 class Splits(dict[str, FaceSet]):
     """Split -> faces; UsageError where one is asked for that the source lacks."""
 
-    def __init__(self, path: Path, sets: dict[str, FaceSet]) -> None:
+    def __init__(self, path: Path, sets: dict[str, FaceSet], name: str) -> None:
         super().__init__(sets)
         self._path = path
+        self.name = name
+        """"FER2013" where the counts are the original's, else the file's or folder's."""
 
     def __missing__(self, split: str) -> FaceSet:
         raise UsageError(f"{self._path} has no split {split} (it has {', '.join(self)}); give data that has it, or a train/ folder")
@@ -84,7 +87,7 @@ def load_faces(
     votes: Path | None = None,
     seed: int = 1,
     drop_duplicates: bool = False,
-) -> dict[str, FaceSet]:
+) -> Splits:
     """The faces at `path` by split: "Training", "PublicTest" and, where the source has it, "PrivateTest".
 
     `path` is fer2013.npz, Kaggle's CSV (plain, .gz, .zip), or a folder of train/<class>/ and test|val/<class>/ pictures; a source
@@ -97,7 +100,8 @@ def load_faces(
     """
     classes = _known(classes)
     rows = with_votes(read_rows(path, size, colour), path, votes)
-    for note in differences(rows):
+    notes = differences(rows)
+    for note in notes:
         warnings.warn(f"{path}: {note}", DataWarning, stacklevel=2)
     split = held_out(rows, seed)
     hashes = pixel_hashes(rows.images)
@@ -109,7 +113,17 @@ def load_faces(
     crowd, majority = crowd_shares(rows.votes, classes), crowd_majority(rows.votes, classes)
     faces = FaceSet(rows.images, index_of[rows.label], crowd, majority, in_training, classes)
     keep = {name: wanted & (split == name) & (trainable | (name != "Training")) for name in splits_of(split)}
-    return Splits(path, {name: faces.take(np.flatnonzero(mask)) for name, mask in keep.items()})
+    name = path.resolve().name if notes else "FER2013"
+    return Splits(path, {split: faces.take(np.flatnonzero(mask)) for split, mask in keep.items()}, name)
+
+
+def fingerprint(*sets: FaceSet) -> str:
+    """16 hex digits that other faces, labels or votes, or another order, change."""
+    digest = hashlib.sha256()
+    for faces in sets:
+        for column in (faces.images, faces.label, faces.crowd):
+            digest.update(np.ascontiguousarray(column).data)
+    return digest.hexdigest()[:16]
 
 
 def _known(classes: tuple[str, ...]) -> tuple[str, ...]:
@@ -167,7 +181,7 @@ def differences(rows: Rows) -> list[str]:
     return notes
 
 
-def load_for(recipe: Recipe, path: Path) -> dict[str, FaceSet]:
+def load_for(recipe: Recipe, path: Path) -> Splits:
     """The splits in the form that a recipe asks for. Raises as load_faces."""
     form = recipe.data
     return load_faces(

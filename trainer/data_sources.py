@@ -106,11 +106,12 @@ def _npz(path: Path, size: int, colour: str) -> Rows:
     if missing := {"images_dx", "label", "usage", "ferplus_votes"} - stored.keys():
         raise UsageError(f"{path} lacks {', '.join(sorted(missing))}; expected the FER2013 .npz with FER+ votes")
     images = np.cumsum(stored["images_dx"], axis=2, dtype=np.uint8)
-    label, split, votes = stored["label"].astype(np.int64), stored["usage"], stored["ferplus_votes"].astype(np.float32)
+    label, votes = stored["label"].astype(np.int64), stored["ferplus_votes"].astype(np.float32)
+    split = np.array([_split_of(usage, f"{path}, row {row + 1}") for row, usage in enumerate(stored["usage"].astype(str))], str)
     lossy = stored["pixel_source"] >= 2 if "pixel_source" in stored else np.zeros(len(label), bool)
     if len(label) and not 0 <= label.min() <= label.max() < len(LABELS):
         raise UsageError(f"{path}: labels must lie in 0…{len(LABELS) - 1}, got {label.min()}…{label.max()}")
-    return Rows(_resized(images, size, colour), label, split.astype(str), votes, lossy, _grey_squares(images))
+    return Rows(_resized(images, size, colour), label, split, votes, lossy, _grey_squares(images))
 
 
 def _csv(path: Path, size: int, colour: str) -> Rows:
@@ -118,15 +119,12 @@ def _csv(path: Path, size: int, colour: str) -> Rows:
     labels: list[int] = []
     splits: list[str] = []
     pixels = bytearray()
-    known = {name.lower(): name for name in SPLITS}
     for where, row in _table(path, ("emotion", "pixels")):
-        emotion, usage = row["emotion"].strip(), row.get("usage", "Training").strip()
+        emotion = row["emotion"].strip()
         if emotion not in ("0", "1", "2", "3", "4", "5", "6"):
             raise UsageError(f"{where}: emotion must be 0…6 (angry … neutral), got {emotion!r}; repair or remove the row")
-        if usage.lower() not in known:
-            raise UsageError(f"{where}: Usage must be one of {', '.join(SPLITS)}, got {usage!r}; repair or remove the row")
         labels.append(int(emotion))
-        splits.append(known[usage.lower()])
+        splits.append(_split_of(row.get("usage", "Training"), where))
         pixels += _pixels(row["pixels"], where)
     if not labels:
         raise UsageError(f"{path} holds no faces, only its first line; fetch it again")
@@ -134,6 +132,14 @@ def _csv(path: Path, size: int, colour: str) -> Rows:
     n = len(labels)
     nothing = np.zeros((n, len(VOTES)), np.float32), np.zeros(n, bool)
     return Rows(_resized(images, size, colour), np.array(labels, np.int64), np.array(splits, str), *nothing, _grey_squares(images))
+
+
+def _split_of(usage: str, where: str) -> str:
+    """The one of SPLITS that a row names, in whatever case."""
+    found = next((name for name in SPLITS if name.lower() == usage.strip().lower()), None)
+    if found is None:
+        raise UsageError(f"{where}: Usage must be one of {', '.join(SPLITS)}, got {usage.strip()!r}; repair or remove the row")
+    return found
 
 
 def _pixels(text: str, where: str) -> bytes:
@@ -239,6 +245,10 @@ def _picture(file: Path, size: int, colour: str) -> tuple[np.ndarray, str]:
         with Image.open(file) as opened:
             picture = ImageOps.exif_transpose(opened)
             kind = f"{picture.width}x{picture.height} {'grey' if picture.mode in ('1', 'L', 'LA', 'I', 'I;16', 'F') else 'colour'}"
+            if picture.mode.startswith("I;16"):  # which convert() would clip to white
+                picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
+            if picture.mode in ("I", "F"):
+                raise ValueError("its levels are 32-bit numbers of no known range; save it with 8 or 16 bits")
             picture = picture.convert("RGB" if colour == "rgb" else "L")
     except (OSError, SyntaxError, ValueError, ImportError, Image.DecompressionBombError) as error:
         # ImportError: where ultralytics was imported, it has wrapped Image.open and asks for pi_heif at every file that is none.

@@ -10,11 +10,14 @@ its time on one core and costs 2.3 points of AP50, which fine-tuning returns.
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
+import pickle
 import shutil
 import tarfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import yaml
@@ -23,7 +26,7 @@ from rich.console import Console
 
 from engines.errors import EngineError, UsageError
 from engines.select import cores
-from trainer.recipes import read_recipe
+from trainer.recipes import read_recipe, settle
 
 _SPLITS = ("train", "val")
 
@@ -69,9 +72,10 @@ def train_detector(recipe: DetectorRecipe, start: Path, data: Path, run: Path, c
     where the run has come to its end.
 
     `start` is an Ultralytics checkpoint, a pickle: unpickling runs code, so give only one of your own. `data` holds *train*.tar and
-    *val*.tar, or images/{train,val} with labels/{train,val} in Ultralytics' form. Raises UsageError for what is missing, EngineError
-    without ultralytics.
+    *val*.tar, or images/{train,val} with labels/{train,val} in Ultralytics' form. Raises UsageError for what is missing and where `run`
+    holds one of another recipe or other data, EngineError without ultralytics.
     """
+    run = run.resolve()  # a relative folder is one under ultralytics' own runs to ultralytics
     if not start.is_file():
         raise UsageError(f"there is no checkpoint {start}; give the path of an Ultralytics .pt file with --start")
     try:
@@ -82,12 +86,16 @@ def train_detector(recipe: DetectorRecipe, start: Path, data: Path, run: Path, c
         raise EngineError(f"training the detector needs {error.name}: pip install 'fer-stream[train]'") from error
 
     run.mkdir(parents=True, exist_ok=True)
+    last = last_checkpoint(run)
+    _mend(last, console)
+    if last.exists() and (was := json.loads((run / "recipe.json").read_text())["epochs"]) < recipe.epochs:
+        more = f"give a new one that starts from it: --run OTHER --start {last}"
+        raise UsageError(f"{run} is a run of {was} epochs, and ultralytics adds none to it, got epochs={recipe.epochs}; {more}")
+    settle(run, recipe, pictures_of(data), begun=last.exists())
     if recipe.keep and not (run / "start.pt").exists():
-        shutil.copyfile(start, run / "start.pt")
-    (run / "recipe.json").write_text(recipe.model_dump_json(indent=2))
+        _copy(start, run / "start.pt")
     dataset = run / "data.yaml"
     dataset.write_text(yaml.safe_dump({"path": str(faces_folder(data, run)), **{s: f"images/{s}" for s in _SPLITS}, "names": ["face"]}))
-    last = last_checkpoint(run)
     if last.exists() and epochs_of(last) >= recipe.epochs:
         console.print(f"{run} has all of its {recipe.epochs} epochs")
         return last
@@ -130,6 +138,10 @@ def train_detector(recipe: DetectorRecipe, start: Path, data: Path, run: Path, c
             log.write(json.dumps({"epoch": trainer.epoch + 1, **losses, "seconds": round(seconds, 1)}) + "\n")
         console.print(f"epoch {trainer.epoch + 1}/{trainer.epochs}: {losses}, {seconds:.0f} s")
 
+    def on_save(trainer: object) -> None:
+        _copy(trainer.last, _spare(last))
+        trainer.best.unlink(missing_ok=True)  # nobody's: the last epoch counts, and a torn one would end the run in an error
+
     model = YOLO(str(last if last.exists() else start))
     if last.exists():
         console.print(f"going on from {last}")
@@ -137,6 +149,7 @@ def train_detector(recipe: DetectorRecipe, start: Path, data: Path, run: Path, c
     model.add_callback("on_pretrain_routine_start", lambda trainer: setattr(trainer.args, "workers", workers))
     model.add_callback("on_train_start", on_start)
     model.add_callback("on_train_epoch_end", on_epoch)
+    model.add_callback("on_model_save", on_save)
     model.train(
         data=str(dataset), imgsz=recipe.imgsz, epochs=recipe.epochs, batch=recipe.batch, nbs=2 * recipe.batch, optimizer="AdamW",
         lr0=recipe.lr, lrf=recipe.final_lr, warmup_epochs=recipe.warmup_epochs, close_mosaic=recipe.close_mosaic, scale=recipe.scale,
@@ -144,7 +157,35 @@ def train_detector(recipe: DetectorRecipe, start: Path, data: Path, run: Path, c
         single_cls=True, amp=False, val=False, plots=False, device="0" if device == "cuda" else "cpu", project=str(run),
         name="ultralytics", exist_ok=True, verbose=False, cache="ram", seed=recipe.seed, resume=last.exists(),
     )  # fmt: skip
+    _spare(last).unlink(missing_ok=True)
     return last
+
+
+def _spare(last: Path) -> Path:
+    """The copy of the last epoch that is whole: ultralytics writes its own in place, and a kill meanwhile leaves half of it."""
+    return last.with_name("whole.pt")
+
+
+def _mend(last: Path, console: Console) -> None:
+    """Puts the whole copy in the place of a checkpoint that was torn; without one, the run begins anew."""
+    if not last.exists():
+        return
+    try:
+        epochs_of(last)
+    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError):  # torch's, by where it was cut off
+        if _spare(last).exists():
+            _copy(_spare(last), last)
+            console.print(f"{last} was cut off as it was written: going on from the copy before it")
+        else:
+            os.replace(last, last.with_name("torn.pt"))
+            console.print(f"{last} was cut off as it was written (now torn.pt), and there is no copy before it: starting anew")
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Under a temporary name first: a kill at any moment leaves the old file or the new one."""
+    part = target.with_suffix(".part")
+    shutil.copyfile(source, part)
+    os.replace(part, target)
 
 
 def epochs_of(checkpoint: Path) -> int:
@@ -182,15 +223,48 @@ def final_checkpoint(run: Path) -> Path:
 
 def faces_folder(data: Path, run: Path) -> Path:
     """The folder with images/{train,val}: `data` itself, or its .tar files unpacked under the run once."""
-    if all((data / "images" / split).is_dir() for split in _SPLITS):
+    if _is_tree(data):
         return data.resolve()
+    target, whole = (run / "faces").resolve(), pictures_of(data)["fingerprint"]
+    complete = target / "complete"
+    if not complete.exists() or complete.read_text() not in ("", whole):  # of other data; empty: from before it said of which
+        shutil.rmtree(target, ignore_errors=True)
+        for archive in _archives(data):
+            with tarfile.open(archive) as tar:
+                tar.extractall(target, filter="data")
+        complete.write_text(whole)
+    return next(path.parent for path in target.rglob("images"))
+
+
+def pictures_of(data: Path) -> dict[str, object]:
+    """What tells pictures and labels of one folder, or of its .tar files, from others: how many pictures and faces there are to train on,
+    and what all names, sizes and labels come to. Raises UsageError where there are none."""
+    files = sorted(_files(data))
+    pictures = sum(name.startswith("images/train/") for name, _ in files)
+    faces = sum(len(held.split(b"\n")) for name, held in files if name.startswith("labels/train/") and isinstance(held, bytes) and held)
+    digest = hashlib.sha256(repr(files).encode()).hexdigest()[:16]
+    return {"name": data.resolve().name, "pictures": pictures, "faces": faces, "fingerprint": digest}
+
+
+def _files(data: Path) -> Iterator[tuple[str, bytes | int]]:
+    """("labels/train/a.txt", its text) and ("images/train/a.jpg", its bytes' number), wherever they lie."""
+    if _is_tree(data):
+        for path in (path for kind in ("images", "labels") for split in _SPLITS for path in (data / kind / split).glob("*")):
+            yield "/".join(path.parts[-3:]), path.read_bytes().strip() if path.suffix == ".txt" else path.stat().st_size
+        return
+    for archive in _archives(data):
+        with tarfile.open(archive) as tar:
+            for member in (member for member in tar if member.isfile()):
+                text = tar.extractfile(member) if member.name.endswith(".txt") else None
+                yield "/".join(Path(member.name).parts[-3:]), text.read().strip() if text else member.size
+
+
+def _is_tree(data: Path) -> bool:
+    return all((data / "images" / split).is_dir() for split in _SPLITS)
+
+
+def _archives(data: Path) -> list[Path]:
     archives = [path for split in _SPLITS for path in sorted(data.glob(f"*{split}*.tar"))]
     if not archives:
         raise UsageError(f"{data} holds no face images; expected images/{{train,val}} with labels beside, or *train*.tar and *val*.tar")
-    target = (run / "faces").resolve()
-    if not (target / "complete").exists():
-        for archive in archives:
-            with tarfile.open(archive) as tar:
-                tar.extractall(target, filter="data")
-        (target / "complete").touch()
-    return next(path.parent for path in target.rglob("images"))
+    return archives

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,13 @@ from engines.contract import DetectorContract
 from engines.manifest import Entry, register
 from trainer.checkpoint import commit
 from trainer.detector import final_checkpoint
+from trainer.recipes import run_data
 
 SIDES = (8, 16, 32, 64)
 YUNET_THRESHOLD = 0.7
 """At which YuNet's false positives are counted."""
+_OURS = (4258, 24284)
+"""Pictures and faces of what the shipped detector is trained on; it has no name of its own."""
 
 
 def score_detectors(
@@ -65,7 +68,7 @@ def export_detector(run: Path, data: Path, models: Path, name: str = "yolo11n_fa
     onnx_from_checkpoint(final_checkpoint(run), path, metadata={"labels": "face", "task": "detector"})
     entry: dict[str, Any] = {
         "licence": "AGPL-3.0-only",
-        "data": "WIDER FACE's validation images, two face-mask sets, animal and face-free pictures (4,258 pictures, 24,284 faces)",
+        "data": _data_line(run_data(run)),
         "source": {"recipe": recipe, "commit": commit()},
     }
     contract = DetectorContract(
@@ -74,3 +77,12 @@ def export_detector(run: Path, data: Path, models: Path, name: str = "yolo11n_fa
     register(name, "detector", path, contract, metrics={}, folder=models, **entry)  # so that it is measured with its contract
     metrics = detector_metrics(load_detector(path, conf=FLOOR), read_pictures(data, "val"), SIDES)
     return register(name, "detector", path, contract, metrics=metrics, folder=models, **entry)
+
+
+def _data_line(seen: Mapping[str, Any]) -> str:
+    """What a run has learned from; `seen`: its data.json."""
+    if not seen:
+        return "unknown data"  # a run from before that was written down
+    ours = (seen["pictures"], seen["faces"]) == _OURS
+    name = "WIDER FACE's validation images, two face-mask sets, animal and face-free pictures" if ours else seen["name"]
+    return f"{name} ({seen['pictures']:,} pictures, {seen['faces']:,} faces)"

@@ -14,18 +14,19 @@ from engines.contract import HEADS
 from trainer.augment import centre, planes
 from trainer.calibrate import expected_calibration_error, softmax
 from trainer.data import FaceSet
+from trainer.recipes import Recipe
 
 
 @torch.inference_mode()
-def logits_of(model: nn.Module, faces: FaceSet, input_size: int, batch: int = 256) -> dict[str, np.ndarray]:
-    """Logits (N, C) float32 per head on the centre windows."""
-    views = centre(planes(faces.images), input_size)
+def logits_of(model: nn.Module, faces: FaceSet, recipe: Recipe, batch: int = 256) -> dict[str, np.ndarray]:
+    """Logits (N, C) float32 per head that learned, on the centre windows."""
+    views = centre(planes(faces.images), recipe.input_size)
     outputs = [model(views[i : i + batch]) for i in range(0, len(views), batch)]
-    return {head: torch.cat([o[k] for o in outputs]).float().numpy() for k, head in enumerate(HEADS)}
+    return {head: torch.cat([o[HEADS.index(head)] for o in outputs]).float().numpy() for head in recipe.heads}
 
 
 def metrics_of(logits: dict[str, np.ndarray], faces: FaceSet, temperature: dict[str, float] | None = None) -> dict[str, float]:
-    """Figures of both heads; those that the faces cannot give are left out.
+    """Figures of the heads; those that the faces cannot give are left out.
 
     `fer2013` is judged by the original labels, whole and without the images that also stand in Training; `crowd` by the
     unique FER+ majority, on the images where that is one of the labels.
@@ -39,7 +40,7 @@ def metrics_of(logits: dict[str, np.ndarray], faces: FaceSet, temperature: dict[
         metrics["fer2013_accuracy_unseen"] = float(right[unseen].mean())
     if "disgust" in faces.classes:
         metrics["fer2013_disgust_f1"] = float(f1[faces.classes.index("disgust")])
-    if known.any():
+    if known.any() and "crowd" in logits:
         majority = faces.majority[known]
         probabilities = softmax(logits["crowd"][known] / temperature.get("crowd", 1.0))
         metrics["crowd_accuracy"] = float((probabilities.argmax(1) == majority).mean())
@@ -47,5 +48,5 @@ def metrics_of(logits: dict[str, np.ndarray], faces: FaceSet, temperature: dict[
     return metrics
 
 
-def evaluate_model(model: nn.Module, faces: FaceSet, input_size: int) -> dict[str, float]:
-    return metrics_of(logits_of(model, faces, input_size), faces)
+def evaluate_model(model: nn.Module, faces: FaceSet, recipe: Recipe) -> dict[str, float]:
+    return metrics_of(logits_of(model, faces, recipe), faces)

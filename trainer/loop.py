@@ -10,9 +10,10 @@ import json
 import math
 import time
 import warnings
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from lightning.fabric import Fabric
 from rich.console import Console
@@ -21,17 +22,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from engines.contract import HEADS
-from engines.errors import UsageError
 from engines.select import cores
 from trainer.augment import mix, planes, random_views
 from trainer.checkpoint import network_of, save
-from trainer.data import DataWarning, FaceSet, class_counts, class_weights, crowd_targets, load_for, stratified_split
+from trainer.data import DataWarning, FaceSet, class_counts, class_weights, crowd_targets, fingerprint, load_for, stratified_split
 from trainer.distill import Teachers, load_unlabelled
+from trainer.duplicates import pixel_hashes
 from trainer.evaluate import evaluate_model
 from trainer.losses import smoothed, soft_loss
 from trainer.models import Ema, blend, build_model, parameters
 from trainer.precision import chosen
-from trainer.recipes import Recipe
+from trainer.recipes import Recipe, settle
 
 
 @dataclass
@@ -49,14 +50,17 @@ class Progressed:
 
 
 def train(recipe: Recipe, data: Path, run: Path, console: Console, limit: int | None = None) -> dict:
-    """Train to the end of the recipe, from the last checkpoint in `run` where there is one; returns the best epoch's metrics."""
+    """Train to the end of the recipe, from the last checkpoint in `run` where there is one; returns the best epoch's metrics.
+
+    Raises UsageError where `run` holds one of another recipe, limit or other data; more epochs than it was begun with are the same run.
+    """
     fabric = Fabric(accelerator="auto", devices="auto" if torch.cuda.is_available() else 1, precision=chosen(recipe.precision))
     fabric.launch()
     torch.set_num_threads(max(1, cores() // fabric.world_size))  # what taskset leaves us
     torch.manual_seed(recipe.seed)
     with warnings.catch_warnings(record=True) as notes:
         warnings.simplefilter("always", DataWarning)
-        faces, validation = face_sets(recipe, data, limit)
+        faces, validation, about = face_sets(recipe, data, limit)
     for note in notes:
         console.print(f"note: {note.message}", markup=False, soft_wrap=True)
     bare = build_model(recipe.model, recipe.data).to(memory_format=torch.channels_last)
@@ -75,16 +79,15 @@ def train(recipe: Recipe, data: Path, run: Path, console: Console, limit: int | 
 
     run.mkdir(parents=True, exist_ok=True)
     checkpoint = run / "last.ckpt"
+    settle(run, recipe, about, begun=checkpoint.exists(), rising=["epochs"])
     if checkpoint.exists():
         saved = torch.load(checkpoint, weights_only=True, map_location=fabric.device)
-        try:
-            bare.load_state_dict(saved["model"])
-            optimizer.load_state_dict(saved["optimizer"])
-        except (RuntimeError, ValueError) as error:
-            raise UsageError(f"{run} holds a run of another network; give another folder with --run, or delete it") from error
+        bare.load_state_dict(saved["model"])
+        optimizer.load_state_dict(saved["optimizer"])
+        if saved.get("precision"):  # where a loss is scaled, by how much
+            fabric.strategy.precision.load_state_dict(saved["precision"])
         ema.shadow, first, metrics, state = saved["ema"], saved["epoch"], saved["metrics"], Progressed(**saved["progressed"])
         console.print(f"resumed after epoch {first} from {checkpoint}")
-    (run / "recipe.json").write_text(recipe.model_dump_json(indent=2))
 
     for epoch in range(first, recipe.epochs):
         if recipe.patience and state.since >= recipe.patience:
@@ -123,13 +126,13 @@ def train(recipe: Recipe, data: Path, run: Path, console: Console, limit: int | 
                 losses += loss.item()
                 progress.update(bar, advance=1, loss=f"loss {losses / (step + 1):.3f}")
         counts = blend(ema.shadow, start, recipe.model.keep)
-        metrics = evaluate_model(network_of(recipe, counts).to(memory_format=torch.channels_last), validation, recipe.input_size)
+        metrics = evaluate_model(network_of(recipe, counts).to(memory_format=torch.channels_last), validation, recipe)
         metrics |= {"epoch": epoch + 1, "loss": losses / steps}
         metrics |= {"seconds": time.monotonic() - began, "cpu_s": time.process_time() - cpu_began}
         better = advance(state, metrics, recipe)
         if fabric.is_global_zero:
             saved = {"model": bare.state_dict(), "optimizer": optimizer.state_dict(), "ema": ema.shadow, "epoch": epoch + 1}
-            saved |= {"metrics": metrics, "progressed": asdict(state)}
+            saved |= {"metrics": metrics, "progressed": asdict(state), "precision": fabric.strategy.precision.state_dict()}
             if better:
                 save({"ema": counts, "epoch": epoch + 1, "metrics": metrics}, run / "best.ckpt")
             save(saved, checkpoint)
@@ -138,18 +141,29 @@ def train(recipe: Recipe, data: Path, run: Path, console: Console, limit: int | 
     return torch.load(run / "best.ckpt", weights_only=True)["metrics"] if (run / "best.ckpt").exists() else metrics
 
 
-def face_sets(recipe: Recipe, data: Path, limit: int | None = None) -> tuple[FaceSet, FaceSet]:
-    """What a recipe trains on (`limit` of it, drawn by the seed) and what it is judged by after each epoch."""
+def face_sets(recipe: Recipe, data: Path, limit: int | None = None) -> tuple[FaceSet, FaceSet, dict]:
+    """What a recipe trains on (`limit` of it, drawn by the seed), what it is judged by after each epoch, and of which data both are."""
     sets = load_for(recipe, data)
     faces = sets["Training"]
     if recipe.data.validation:
-        kept, aside = stratified_split(faces.label, recipe.data.validation, recipe.seed)
-        faces, validation = faces.take(kept), faces.take(aside)
+        faces, validation = _apart(faces, *stratified_split(faces.label, recipe.data.validation, recipe.seed), recipe.data.drop_duplicates)
     else:
         validation = sets["PublicTest"]
     if limit and limit < len(faces):
         faces = faces.take(torch.randperm(len(faces), generator=torch.Generator().manual_seed(recipe.seed))[:limit].numpy())
-    return faces, validation
+    else:
+        limit = None
+    about = {"name": sets.name, "votes": bool(faces.crowd.any()), "limit": limit, "faces": len(faces), "validation": len(validation)}
+    return faces, validation, about | {"fingerprint": fingerprint(faces, validation)}
+
+
+def _apart(faces: FaceSet, kept: np.ndarray, aside: np.ndarray, drop_duplicates: bool) -> tuple[FaceSet, FaceSet]:
+    """Training as the part that is trained on and the part that it is judged by, with equal images of the two told or dropped."""
+    hashes = pixel_hashes(faces.images)
+    if drop_duplicates:
+        kept = kept[~np.isin(hashes[kept], hashes[aside])]
+    validation = replace(faces.take(aside), in_training=np.isin(hashes[aside], hashes[kept]))
+    return faces.take(kept), validation
 
 
 def targets_of(faces: FaceSet, recipe: Recipe) -> list[Tensor]:

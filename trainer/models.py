@@ -31,7 +31,7 @@ class Heads(nn.Module):
 
     def forward(self, features: Tensor) -> tuple[Tensor, ...]:
         features = self.dropout(features)
-        return tuple(self.heads[head](features) for head in HEADS)
+        return tuple(head(features) for head in self.heads.values())
 
 
 class EmotionCNN(nn.Module):
@@ -69,7 +69,8 @@ class Adapted(nn.Module):
         super().__init__()
         self.backbone, self.image_size = backbone, image_size
         self.classifier = Heads(features, classes, dropout)
-        mean, std = _IMAGENET
+        of_timm = getattr(backbone, "pretrained_cfg", None) or {}
+        mean, std = of_timm.get("mean", _IMAGENET[0]), of_timm.get("std", _IMAGENET[1])
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
 
@@ -109,7 +110,9 @@ def _of_torchvision(model: ModelSettings) -> tuple[nn.Module, int]:
         raise UsageError(f"unknown network {model.name!r}; expected emotion_cnn, plain_cnn, timm:NAME or one of {some}, …")
     options: dict = {"image_size": model.image_size} if model.name.startswith("vit_") and model.image_size else {}
     if model.name in ("googlenet", "inception_v3"):
-        options |= {"aux_logits": False, "init_weights": True}
+        # Their ImageNet weights want another range than the other networks', and torchvision says so only where it loads them itself.
+        # For every run, as one is rebuilt from its recipe without what it started from.
+        options |= {"aux_logits": False, "init_weights": True, "transform_input": True}
     if model.weights == "imagenet":
         state = _downloaded(lambda: get_model_weights(model.name).DEFAULT.get_state_dict(progress=True), model.name)
         net = get_model(model.name, **options)
@@ -204,7 +207,7 @@ def _freeze(net: nn.Module, blocks: int) -> None:
     sequences = [m for m in net.backbone.modules() if isinstance(m, nn.Sequential | nn.ModuleList)]
     trunks = [m for m in sequences if 5 * parameters(m) >= 4 * parameters(net.backbone)]
     trunk = [block for block in max(trunks, key=len, default=net.backbone).children() if parameters(block)]
-    for block in trunk[len(trunk) - blocks :] if blocks else []:
+    for block in trunk[max(0, len(trunk) - blocks) :]:
         for parameter in block.parameters():
             parameter.requires_grad_(True)
 

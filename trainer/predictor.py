@@ -13,11 +13,11 @@ from typing import Any
 import cv2
 import numpy as np
 
+from engines.build.crop_margin import FER2013_MARGIN
 from engines.contract import HEADS, ClassifierContract
 from engines.errors import UsageError
 
 TTA = ("none", "flip", "ten-crop")
-FER2013_SIDE = 48
 _BATCH = 64
 
 
@@ -100,9 +100,8 @@ def _run(run: Path, head: str | None) -> Predictor:
     from trainer.checkpoint import load_run
 
     module, recipe, epochs = load_run(run)
-    learned = HEADS if recipe.loss.crowd != "none" and recipe.loss.crowd_weight > 0 else tuple(name for name in HEADS if name != "crowd")
-    if head and head not in learned:
-        raise UsageError(f"{run.name} has no head {head!r}; it has {', '.join(learned)}")
+    if head and head not in recipe.heads:
+        raise UsageError(f"{run.name} has no head {head!r}; it has {', '.join(recipe.heads)}")
     checkpoint = next(path for path in (run / "best.ckpt", run / "last.ckpt") if path.is_file())
 
     @torch.inference_mode()
@@ -114,9 +113,9 @@ def _run(run: Path, head: str | None) -> Predictor:
         "parameters": sum(p.numel() for p in module.parameters()),
         "temperature": "1 (not calibrated: fer-train export does that)", "uncertain below": "no threshold before fer-train export",
     }  # fmt: skip
-    heads, labels = (head,) if head else learned, tuple(recipe.data.classes)
+    heads, labels = (head,) if head else recipe.heads, tuple(recipe.data.classes)
     return Predictor(
-        run.name, sha256_of(checkpoint), heads, labels, recipe.input_size, max(recipe.data.size, recipe.input_size), recipe.data.colour,
+        run.name, sha256_of(checkpoint), heads, labels, recipe.input_size, recipe.data.size, recipe.data.colour,
         None, facts, infer, run, module,
     )  # fmt: skip
 
@@ -138,6 +137,11 @@ def _engine(model: str, head: str | None, backend: str, device: str, precision: 
         "uncertain below": f"a probability of {one.contract.min_confidence:g}",
     }  # fmt: skip
     return Predictor(
-        one.name, one.sha256, heads, one.labels, one.contract.input_size, max(FER2013_SIDE, one.contract.input_size), one.contract.colour,
+        one.name, one.sha256, heads, one.labels, one.contract.input_size, _face_size(one.contract), one.contract.colour,
         one.contract.min_confidence, facts, lambda batch, name: loaded[name].infer(batch),
     )  # fmt: skip
+
+
+def _face_size(contract: ClassifierContract) -> int:
+    """The side of a whole FER2013 face in pixels of the input, as the crop margin says: the run's data.size for an engine that we made."""
+    return max(contract.input_size, round(contract.input_size * FER2013_MARGIN / contract.crop_margin))

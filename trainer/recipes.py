@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
-from engines.contract import LABELS
+from engines.contract import HEADS, LABELS
 from engines.errors import UsageError
 
 R = TypeVar("R", bound=BaseModel)
@@ -116,8 +116,24 @@ class Recipe(_Part):
     patience: int | None = Field(None, ge=1, description="stop after so many epochs without a better score; the best one counts")
     batch: int = Field(128, ge=2)
     ema: float = Field(0.998, ge=0, lt=1, description="decay of the averaged weights; 0 takes the last ones")
-    precision: str = Field("auto", description="Fabric's; auto: 16-mixed on CUDA, bf16-mixed on a CPU that has bf16, 32-true on others")
+    precision: Literal["auto", "16-mixed", "bf16-mixed", "32-true"] = Field(
+        "auto", description="Fabric's; auto: 16-mixed on CUDA, bf16-mixed on a CPU that has bf16, 32-true on others"
+    )
     seed: int = 1
+
+    @field_validator("input_size")
+    @classmethod
+    def _lies_in_the_face(cls, value: int, info: ValidationInfo) -> int:
+        """Views could be enlarged, but the window of evaluation and serving is cut; a network enlarges by itself (model.image_size)."""
+        if "data" in info.data and value > info.data["data"].size:
+            raise ValueError(f"must be at most data.size ({info.data['data'].size}; model.image_size enlarges in the network)")
+        return value
+
+    @property
+    def heads(self) -> tuple[str, ...]:
+        """Those that learn: the others answer at random, and are neither judged nor exported."""
+        crowd = self.loss.crowd != "none" and self.loss.crowd_weight > 0
+        return tuple(head for head in HEADS if crowd or head != "crowd")
 
 
 def runs_folder() -> Path:
@@ -139,7 +155,9 @@ def read_recipe(kind: type[R], path: Path, changes: Sequence[str]) -> R:
     """A recipe of that kind from YAML."""
     if not path.is_file():
         raise UsageError(f"there is no recipe {path}; give a YAML file such as configs/train/emotion_cnn.yaml")
-    values = yaml.safe_load(path.read_text()) or {}
+    values = _yaml(path.read_text(), str(path)) or {}
+    if not isinstance(values, dict):
+        raise UsageError(f"{path} holds {type(values).__name__}, expected keys and values; see trainer/recipes.py for the keys")
     for change in changes:
         key, equals, value = change.partition("=")
         if not equals:
@@ -148,7 +166,9 @@ def read_recipe(kind: type[R], path: Path, changes: Sequence[str]) -> R:
         inner: dict[str, Any] = values
         for part in outer:
             inner = inner.setdefault(part, {})
-        inner[last] = yaml.safe_load(value)
+            if not isinstance(inner, dict):
+                raise UsageError(f"--set {change}: {part} is a value and has no keys; see trainer/recipes.py for the keys")
+        inner[last] = _yaml(value, f"--set {change}")
     return _checked(kind, {"name": path.stem} | values, str(path))
 
 
@@ -157,10 +177,60 @@ def recipe_from_json(path: Path) -> Recipe:
     return _checked(Recipe, json.loads(path.read_text()), str(path))
 
 
+def settle(run: Path, recipe: BaseModel, data: Mapping[str, Any], *, begun: bool, rising: Sequence[str] = ()) -> None:
+    """Writes what a run is made of to its folder: recipe.json, and what was read as data.json ("name", and whatever tells it from others).
+
+    One that has `begun` must go on as it was, or its log and its manifest would tell of a run that never was; only `rising` numbers may
+    be larger than they were. Raises UsageError that names what differs.
+    """
+    asked = recipe.model_dump(mode="json")
+    if begun:
+        before = _checked(type(recipe), json.loads((run / "recipe.json").read_text()), str(run / "recipe.json")).model_dump(mode="json")
+        was, now = dict(_flat(before)), dict(_flat(asked))
+        changed = [f"{k} was {was[k]}, now {v}" for k, v in now.items() if v != was[k] and not (k in rising and v > was[k])]
+        seen = run_data(run) or data  # a run from before this was written down
+        if any(seen.get(key) != value for key, value in data.items() if key != "name"):  # a file may be moved
+            changed.append(f"the data were {_told(seen)}, now {_told(data)}")
+        if changed:
+            instead = "give another folder (--run, or --output), or what it was begun with"
+            raise UsageError(f"{run} holds another run ({'; '.join(changed)}); {instead}")
+    for name, values in (("data.json", dict(data)), ("recipe.json", asked)):
+        part = run / f"{name}.{os.getpid()}.part"  # each process of a run on many GPUs writes its own
+        part.write_text(json.dumps(values, indent=2))
+        os.replace(part, run / name)
+
+
+def run_data(run: Path) -> dict[str, Any]:
+    """What settle() has written of a run's data; empty for a run from before that."""
+    path = run / "data.json"
+    return json.loads(path.read_text()) if path.is_file() else {}
+
+
+def _flat(values: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{before}{key}.")
+        else:
+            yield before + key, value
+
+
+def _told(data: Mapping[str, Any]) -> str:
+    return ", ".join(str(value) if key == "name" else f"{key} {value}" for key, value in data.items())
+
+
+def _yaml(text: str, where: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        reason = getattr(error, "problem", None) or "it does not parse"
+        raise UsageError(f"{where}: this is no YAML ({reason}); see configs/train for examples") from error
+
+
 def _checked(kind: type[R], values: dict[str, Any], where: str) -> R:
     try:
         return kind(**values)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
-        raise UsageError(f"{where}: {key}: {first['msg']}, got {first.get('input')!r}; see trainer/recipes.py for the keys") from error
+        wrong = f"{first['msg'].removeprefix('Value error, ')}, got {first.get('input')!r}"
+        raise UsageError(f"{where}: {key}: {wrong}; see trainer/recipes.py for the keys") from error

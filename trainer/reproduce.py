@@ -19,7 +19,8 @@ def reproduce_classifier(
     `pictures` are those that faces without labels are cut from. `changes` are of the model's recipe alone; `epochs` and `limit` (of
     training faces) are its teachers' too. Returns the metrics of the export; UsageError where `pictures` are wanted and not given.
     """
-    from trainer.export import FER2013_MARGIN, export
+    from engines.build.crop_margin import FER2013_MARGIN
+    from trainer.export import export
     from trainer.loop import train
     from trainer.recipes import Recipe, in_runs, load_recipe
     from trainer.unlabelled import faces_from_pictures

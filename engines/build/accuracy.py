@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from engines.contract import LABELS
+from engines.errors import UsageError
 from engines.preprocess import iou_with
 
 if TYPE_CHECKING:
@@ -91,9 +93,16 @@ def recall_at(confidence: np.ndarray, hit: np.ndarray, faces: int, false_positiv
 
 
 def score_classifier(classifier: Classifier, faces: Faces) -> float:
-    """Share of the faces whose most probable label is theirs: the taggers' majority for the head "crowd", else FER2013's label."""
-    truth = faces.majority if classifier.head == "crowd" else faces.labels
+    """Share of the faces whose most probable label is theirs: the taggers' majority for the head "crowd", else FER2013's label.
+
+    Faces of a label that the model lacks do not count. Raises UsageError where it has none of theirs.
+    """
+    column = np.array([classifier.labels.index(name) if name in classifier.labels else -1 for name in (*LABELS, None)])
+    truth = column[faces.majority if classifier.head == "crowd" else faces.labels]  # -1, no majority, finds the last: no column
     known = truth >= 0
+    if not known.any():
+        names = f"answers {', '.join(classifier.labels)}; expected some of {', '.join(LABELS)}"
+        raise UsageError(f"{classifier.name} {names}: its accuracy cannot be measured on these faces, leave out --data")
     return float((probabilities(classifier, faces.images[known]).argmax(1) == truth[known]).mean())
 
 
@@ -106,7 +115,7 @@ def probabilities(classifier: Classifier, images: np.ndarray) -> np.ndarray:
 def central_crops(images: np.ndarray, size: int) -> list[np.ndarray]:
     """The central `size` × `size` pixels of each image: what a model of that input is trained on and what it sees in a video."""
     edge = max(0, (images.shape[1] - size) // 2)
-    return list(images[:, edge : images.shape[1] - edge, edge : images.shape[2] - edge])
+    return list(images[:, edge : edge + size, edge : edge + size])
 
 
 def _match(truth: np.ndarray, found: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

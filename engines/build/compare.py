@@ -150,7 +150,7 @@ def _add_deviations(entry: manifest.Entry, data: Path | None, loaded: dict[str, 
     original = entry.source.get("quantised_from", entry.name)
     load: Any = load_detector if entry.task == "detector" else load_classifier
     reference = load(original, backend="openvino", precision="f32")
-    samples = parity_samples(entry.contract, data, None)
+    samples = parity_samples(reference, data, None)
     for row, one in loaded.values():
         say(f"{entry.name} {row.backend} {row.precision}: deviation from fp32")
         found = task(reference, one, samples)

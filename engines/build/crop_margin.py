@@ -13,6 +13,9 @@ import numpy as np
 if TYPE_CHECKING:
     from engines.detector import Detector
 
+FER2013_MARGIN = 1.11
+"""Side of a FER2013 image over the longer side of the face's box as our detector draws it, see measure_crop_margin()."""
+
 
 def measure_crop_margin(images: np.ndarray, detector: Detector, *, side: int = 192, border: int = 64) -> dict[str, Any]:
     """(N, S, S) uint8 grey faces -> medians over those where exactly one face is found.

@@ -183,7 +183,7 @@ def _graph(source: Path, reference: Any, backend: str, precision: str, calibrati
         say("writing the graph in fp16")
         return fp16_from_onnx(source, folder / "fp16.onnx", kept=KEPT[task])
     assert calibration is not None
-    samples = samples_of(reference.contract, calibration, "train", SAMPLES[task])
+    samples = samples_of(reference, calibration, "train", SAMPLES[task])
     say(f"finding the ranges of values in {len(samples)} images (minutes for a detector)")
     if backend == "openvino":
         return own_form.int8_for_openvino(source, folder / "int8.xml", samples, kept=own_form.KEPT[task])
@@ -257,7 +257,7 @@ def _parity(
     note = "checked was the graph that it was built from; the engine itself: fer-build compare, on its GPU" if on_gpu else ""
     engine = OpenVinoBackend.open(graph if on_gpu else made, precision="f32")
     other = type(reference)(engine, reference.entry, **({"head": reference.head} if isinstance(reference, Classifier) else {}))
-    samples = parity_samples(reference.contract, data, calibration)
+    samples = parity_samples(reference, data, calibration)
     task = reference.entry.task
     found = (check.detector_parity if isinstance(reference, Detector) else check.classifier_parity)(reference, other, samples)
     if data is not None:

@@ -9,7 +9,7 @@ from typing import Any
 from engines import load_classifier, load_detector, manifest
 from engines.build.accuracy import FLOOR, detector_metrics, score_classifier
 from engines.build.labelled import read_faces, read_pictures
-from engines.contract import HEADS
+from engines.contract import ClassifierContract
 from engines.errors import UsageError
 from engines.sidecar import read_sidecar
 
@@ -26,9 +26,9 @@ def ship(built: Path, data: Path, *, folder: Path = manifest.MODELS) -> manifest
         raise UsageError(f"only an .onnx or .xml built from a shipped model can be shipped, got {built.name}, built from {sidecar.source}")
     name = f"{source.name}_{sidecar.precision}"
     metrics: dict[str, Any]
-    if source.task == "classifier":
-        faces = read_faces(data, "PublicTest")
-        metrics = {f"{head}_accuracy": round(score_classifier(load_classifier(built, head=head), faces), 4) for head in HEADS}
+    if isinstance(source.contract, ClassifierContract):
+        faces, heads = read_faces(data, "PublicTest"), source.contract.heads
+        metrics = {f"{head}_accuracy": round(score_classifier(load_classifier(built, head=head), faces), 4) for head in heads}
     else:
         metrics = detector_metrics(load_detector(built, conf=FLOOR), read_pictures(data, "val"))
     metrics["beside fp32"] = {key: sidecar.parity[key] for key in ("agreement", "max_deviation", "mean_deviation")}

@@ -16,7 +16,10 @@ from drawn_faces import write_pictures
 from rich.console import Console
 
 from engines.errors import UsageError
-from trainer.detector import epochs_of, faces_folder, last_checkpoint, train_detector
+from engines.manifest import shipped
+from trainer.detector import epochs_of, faces_folder, last_checkpoint, pictures_of, train_detector
+from trainer.detector_score import _data_line, export_detector
+from trainer.recipes import run_data, settle
 
 from .test_detector import RECIPE, Stopped, StopsIn, epochs, pictures, start  # noqa: F401
 
@@ -71,10 +74,21 @@ def test_another_recipe_or_other_pictures_do_not_go_on(pictures: Path, start: Pa
         trained(run, start, pictures, RECIPE.model_copy(update={"lr": 0.01, "seed": 9}))
     relabelled = Path(shutil.copytree(pictures, tmp_path / "relabelled"))
     (relabelled / "labels" / "val" / "0.txt").write_text("")
-    with pytest.raises(UsageError, match=r"the data were .*pictures 12, .* now relabelled"):
+    with pytest.raises(UsageError, match=r"the data were .*pictures 8, faces 8, .* now relabelled"):
         trained(run, start, relabelled)
     assert (run / "recipe.json").read_text() == before
     assert "has all of its 2 epochs" in trained(run, start, Path(shutil.copytree(pictures, tmp_path / "moved")))
+
+
+def test_the_manifest_names_the_pictures_that_it_was_trained_on(pictures: Path, start: Path, tmp_path: Path) -> None:  # noqa: F811
+    trained(tmp_path / "run", start, pictures, RECIPE.model_copy(update={"epochs": 1}))
+    assert export_detector(tmp_path / "run", pictures, tmp_path, "tiny").data == f"{pictures.name} (8 pictures, 8 faces)"
+
+
+def test_the_shipped_detectors_pictures_are_known_by_their_counts(data: Path, tmp_path: Path) -> None:
+    seen = pictures_of(data)
+    settle(tmp_path, RECIPE, seen, begun=False)
+    assert _data_line(run_data(tmp_path)) == shipped()["yolo11n_face"].data
 
 
 def test_archives_are_unpacked_again_where_they_are_others(pictures: Path, tmp_path: Path) -> None:  # noqa: F811
