@@ -11,6 +11,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -65,8 +66,11 @@ def build_engine(
     entry = manifest.find(model, task)
     if entry.path.suffix.lower() != ".onnx":
         raise UsageError(f"engines are built from ONNX, got {entry.path.name}; give a shipped name or an .onnx")
-    if precision == "int8" and calibration is None and not _is_quantised(entry.path):
-        raise UsageError("int8 needs real images to find the ranges of values; give their folder with --calibration")
+    if precision == "int8" and not _is_quantised(entry.path):
+        if calibration is None:
+            raise UsageError("int8 needs real images to find the ranges of values; give their folder with --calibration")
+        if find_spec("nncf") is None:  # before minutes of work
+            raise EngineError("making int8 models needs nncf: pip install 'fer-stream[build,onnxruntime]'")
     output = output or Path(f"{entry.path.stem}_{precision}{SUFFIX[backend]}")
     _check_output(output, backend, overwrite or rebuild == "auto")
     started = time.perf_counter()

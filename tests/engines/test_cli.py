@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,13 @@ def test_mistakes_are_one_sentence_and_exit_code_2(tmp_path):
     assert done.returncode == 2
     assert "--overwrite" in done.stderr
     assert there.read_bytes() == b"mine"
+
+
+@pytest.mark.skipif(find_spec("nncf") is not None, reason="NNCF is here")
+def test_int8_without_nncf_is_refused_before_any_work(tmp_path):
+    done = fer_build("engine", "emotion_cnn", "--backend", "onnx", "--precision", "int8", "--calibration", str(tmp_path))
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "needs nncf: pip install" in done.stderr
 
 
 def test_a_checkpoint_becomes_an_onnx_that_answers_like_it(weights, tmp_path):
