@@ -64,8 +64,8 @@ def pipeline(as_json: bool, report: Path | None, **options: Any) -> None:
 
 
 @cli.command(context_settings=_CONTEXT)
-@option("--detector", "detectors", multiple=True, metavar="NAME|PATH", help="The shipped one in fp32 and this machine's own where none is given.")
-@option("--classifier", "classifiers", multiple=True, metavar="NAME|PATH", help="The shipped one in fp32 and this machine's own where none is given.")
+@option("--detector", "detectors", multiple=True, metavar="NAME|PATH", help="Else the shipped one, and in int8 too.")
+@option("--classifier", "classifiers", multiple=True, metavar="NAME|PATH", help="Else the shipped one, and in int8 too.")
 @option("--backend", "backends", default="openvino,onnxruntime,torch", metavar="A,B", help="Backends; one that is not there says so.")
 @option("--precision", "precisions", default="f32,bf16", metavar="A,B", help="Precisions.")
 @option("--batch", "batches", default="1,4,16", metavar="N,N", help="Images a call.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import traceback
@@ -118,12 +119,14 @@ def cli(
     from pipeline.config import find_config, load_config
 
     config = load_config(find_config(config_file), settings)
-    from pipeline.build import Options, build
-
     files, limits = ("output", "events", "report", "overwrite"), ("start", "end", "max_frames", "realtime")
     given = {name: options[name] for name in (*files, *limits, "show", "unsafe_pickle")}
-    run = build(config, list(sources), Options(**given, quiet=quiet, interactive=not as_json))
-    with _signals(run):
+    with _Signals() as signals:
+        from pipeline.build import Options, build
+
+        run = signals.run = build(config, list(sources), Options(**given, quiet=quiet, interactive=not as_json))
+        if signals.last:
+            return 128 + signals.last
         result = run.run()
     if not quiet and result["frames"]:
         run.print_summary()
@@ -220,23 +223,34 @@ _COMMANDS = {"config": show_config, "models": show_models, "doctor": show_doctor
 """Beside the plain call, told by the first argument."""
 
 
-class _signals:
-    """First SIGINT or SIGTERM stops (what was taken is finished), the second cancels."""
+class _Signals:
+    """First SIGINT or SIGTERM stops (what was taken is finished), the second cancels.
 
-    def __init__(self, run: Any) -> None:
-        self._run, self._count, self._before = run, 0, {}
+    Before there is a `run` the first is only noted, since libraries that are interrupted while they are imported hang at the end or
+    pass for not installed; the second ends the process, which has nothing to lose yet.
+    """
 
-    def __enter__(self) -> None:
+    def __init__(self) -> None:
+        self.run: Any = None
+        self.last = 0
+        """The number of the last one, 0 for none."""
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> _Signals:
         for number in (signal.SIGINT, signal.SIGTERM):
             self._before[number] = signal.signal(number, self._on)
+        return self
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
     def _on(self, number: int, _frame: object) -> None:
-        self._count += 1
-        self._run.stop() if self._count == 1 else self._run.cancel()
+        again, self.last = bool(self.last), number
+        if self.run is not None:
+            self.run.cancel() if again else self.run.stop()
+        elif again:
+            os._exit(128 + number)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -73,9 +73,10 @@ class Connection:
 
 
 def _arguments(text: str, kind: str, settings: Live) -> tuple[str, str | None, dict[str, str], tuple[float, float]]:
-    # H.264 doubles the read time-out, because the parser holds each frame until the next one comes: (3.0, 3.0) gave 6.0 s,
+    # H.264 by RTSP doubles the read time-out, because the parser holds each frame until the next one comes: (3.0, 3.0) gave 6.0 s,
     # (3.0, 1.5) gives 3.0 s on a frozen server and on one that is alive but silent.
-    timeout = (settings.open_timeout_s, settings.read_timeout_s / 2)
+    rtsp = text.startswith("rtsp")
+    timeout = (settings.open_timeout_s, settings.read_timeout_s / 2 if rtsp else settings.read_timeout_s)
     if kind == "lavfi":
         return text, "lavfi", {}, timeout
     if kind == "webcam":

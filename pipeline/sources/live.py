@@ -29,6 +29,7 @@ from pipeline.sources.deinterlace import Deinterlacer
 from pipeline.sources.hardware import hardware
 from pipeline.sources.liveclock import RATE, LiveClock
 from pipeline.sources.pacing import Pacer
+from pipeline.sources.timestamps import JUMP_S
 from pipeline.sources.upright import Upright
 from pipeline.types import Frame, SourceInfo
 
@@ -199,6 +200,8 @@ class LiveSource:
                 if image.pts is not None and image.time_base:
                     seconds = float(image.pts * image.time_base)
                     first_s = seconds if first_s is None else first_s
+                    if position_s - (seconds - first_s) > JUMP_S:  # an HLS discontinuity: time begins anew, the recording goes on
+                        first_s = seconds - position_s - float(1 / (connection.rate or 25))
                     position_s = seconds - first_s
                 if pacer and not pacer.due(position_s):
                     break

@@ -11,6 +11,8 @@ _JUMP_S = 10.0
 class LiveClock:
     """Raw PTS of one connection after another → ticks of 1/90000 s, 0 for the very first frame, strictly growing.
 
+    A number that is repeated once moves by a tick; a clock that stands, or is set, follows the time that passes.
+
     Servers count from near zero again after a reconnect, so epoch n + 1 goes on from the last frame by the monotonic time that
     passed since it was decoded. The first frame of every RTSP connection has no PTS (measured): it takes the epoch's first
     tick, and the next one, which has a number, is one frame later.
@@ -20,10 +22,10 @@ class LiveClock:
         self._last: int | None = None
         self._last_at = 0.0
         self._offset: int | None = None
-        self._begun = False
+        self._begun = self._stands = False
 
     def begin_epoch(self) -> None:
-        self._offset, self._begun = None, False
+        self._offset, self._begun, self._stands = None, False, False
 
     def of(self, raw: int | None, now: float, step: int) -> int:
         """`raw`: PTS of this connection in ticks, None where there is none; `now`: monotonic seconds; `step`: ticks a frame."""
@@ -37,12 +39,12 @@ class LiveClock:
             assert self._last is not None
             ticks = raw + self._offset
             back, ahead = self._last - ticks, ticks - self._last - passed
-            if back > RATE:
-                ticks = self._last + max(step, passed)
-                self._offset = None
-            elif back >= 0:
-                ticks = self._last + 1
-            elif ahead > _JUMP_S * RATE:
+            if 0 <= back <= RATE and not self._stands:  # repeated once; the time that passes counts on from the frame before
+                self._last = self._last + 1
+                self._stands = True
+                return self._last
+            self._stands = back >= 0
+            if self._stands or ahead > _JUMP_S * RATE:
                 ticks = self._last + max(step, passed)
                 self._offset = None
         if self._offset is None and raw is not None:

@@ -10,8 +10,9 @@ from __future__ import annotations
 import re
 from urllib.parse import unquote
 
-_URL = re.compile(r"(?i)\b([a-z][a-z0-9+.-]*)://([^\s'\"<>]*)")
-_WHOLE_URL = re.compile(r"(?is)\A([a-z][a-z0-9+.-]*)://(.*)\Z")
+_SCHEME = r"([a-z][a-z0-9+.-]*:|(?:rtsp|http)s?(?=//))"  # without its colon only where nothing else can be meant
+_URL = re.compile(rf"(?i)\b{_SCHEME}//([^\s'\"<>]*)")
+_WHOLE_URL = re.compile(rf"(?is)\A{_SCHEME}//(.*)\Z")
 _KEYS = (
     r"[a-z_-]*(?:password|passwd|passwort|passcode|passphrase|pass|pwd|psw|token|secret|signature|apikey)"
     r"|pw|auth|authorization|api_key|key|sig"
@@ -47,7 +48,7 @@ def unique_names(names: list[str]) -> list[str]:
 
 
 def _clean(match: re.Match[str]) -> str:
-    return f"{match[1]}://{_SECRET_VALUE.sub(_hidden, _without_user(match[2]))}"
+    return f"{match[1]}//{_SECRET_VALUE.sub(_hidden, _without_user(match[2]))}"
 
 
 def _hidden(match: re.Match[str]) -> str:

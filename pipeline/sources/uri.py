@@ -93,11 +93,14 @@ def parse(text: str) -> Parsed:
         return Parsed("video", text, text)
     if re.fullmatch(r"[0-9]{1,3}", text):
         return Parsed("webcam", text, text)
+    mode = None
     try:
         mode = os.stat(text).st_mode
-    except OSError as error:
-        if isinstance(error, PermissionError):
-            raise UsageError(f"{redact(text)} cannot be looked at: permission denied; check its rights and those of its folder") from error
+    except PermissionError as error:
+        raise UsageError(f"{redact(text)} cannot be looked at: permission denied; check its rights and those of its folder") from error
+    except OSError:
+        pass
+    if mode is None:  # outside of `except`: what is said of a URL must not drag along an error that holds its password
         return _parse_no_path(text)
     if stat.S_ISCHR(mode):
         return Parsed("webcam", text, text)
@@ -174,7 +177,7 @@ def _parse_no_path(text: str) -> Parsed:
         return found[0]
     if text.startswith("/dev/"):
         raise UsageError(f"there is no device {text}; expected one such as /dev/video0: `ls /dev/video*` shows those of this machine")
-    raise UsageError(f"there is no file or folder {text!r} (from {_folder()}); expected {_EXPECTED}")
+    raise UsageError(f"there is no file or folder {redact(text)!r} (from {_folder()}); expected {_EXPECTED}")
 
 
 def _is_pattern(text: str) -> bool:
@@ -205,8 +208,8 @@ def _parse_url(scheme: str, rest: str, text: str) -> Parsed:
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port
-    except ValueError as error:
-        raise UsageError(f"the host or port of {shown} is malformed; expected {scheme}://host:port/path") from error
+    except ValueError:  # it may quote a part of the password
+        raise UsageError(f"the host or port of {shown} is malformed; expected {scheme}://host:port/path") from None
     if not host:
         raise UsageError(f"{shown} names no host; expected {scheme}://host:port/path")
     return Parsed("stream", url, shown)

@@ -24,16 +24,17 @@ _SCALERS = 8
 """Most that are kept: each holds up to 15 MB, and a folder of pictures may have as many sizes as files."""
 _LATE = 0.5
 """Share of the time between two frames: a live one that has waited longer shows that the machine cannot look at every one."""
-_UNSEEN_S = 0.2
-"""Longest time without a look because frames came late."""
+_UNSEEN_S = 0.2001
+"""Longest time without a look because frames came late; a little more than a fifth of a second of frames adds up to."""
 
 
 @dataclass
 class _Looks:
-    """What one (source, epoch) has had: frames since the last look, and when that look and the last frame were (pts_s)."""
+    """What one (source, epoch) has had: frames since the last look, when that was (pts_s, captured_at), and the last frame's pts_s."""
 
     passed: int
     look_s: float
+    look_at: float
     frame_s: float
 
 
@@ -95,12 +96,14 @@ class Detect:
             last.passed += 1
             if last.passed < self._interval or (self._keep_up and frame.info.live and self._is_late(frame, between_s, last)):
                 return False
-        self._looks[key] = _Looks(0, frame.pts_s, frame.pts_s)
+        self._looks[key] = _Looks(0, frame.pts_s, frame.captured_at, frame.pts_s)
         return True
 
     def _is_late(self, frame: Frame, between_s: float, last: _Looks) -> bool:
         waited_s = self._clock() - frame.captured_at - self._wait_s
-        return waited_s > _LATE * between_s and frame.pts_s - last.look_s < _UNSEEN_S
+        # By both clocks, since a camera's own may stand; and what is not looked at now has to last until the next frame.
+        unseen_s = max(frame.pts_s - last.look_s, frame.captured_at - last.look_at) + between_s
+        return waited_s > _LATE * between_s and unseen_s <= _UNSEEN_S
 
     def _scale_into(self, row: np.ndarray, frame: Frame, geometry: LetterboxGeometry) -> None:
         """Scale the decoded picture into its place in the letterbox, (H, W, 3) uint8 RGB."""

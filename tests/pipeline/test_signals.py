@@ -51,6 +51,18 @@ def test_a_signal_ends_cleanly_with_as_many_frames_in_the_video_as_in_the_rows(t
     assert "stopped" in [json.loads(r["info"]).get("reason") for r in said if r["kind"] == "source_state"]
 
 
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="looks into /proc for the library that is being loaded")
+def test_a_signal_while_libraries_are_loaded_ends_at_once_and_with_its_number() -> None:
+    for count in (1, 2):
+        process = start("--source", "demo", "--realtime", "--events", "-")
+        maps = Path(f"/proc/{process.pid}/maps")
+        until(lambda maps=maps: "_pyopenvino" in maps.read_text(), process=process)
+        for _ in range(count):
+            process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=30)
+        assert (process.returncode, out, err) == (130, "", "")
+
+
 def test_a_second_signal_cancels(tmp_path: Path) -> None:
     events = tmp_path / "rows.jsonl"
     process = start("--source", "demo", "--realtime", "--events", events, "--quiet", "--json")

@@ -34,6 +34,30 @@ def test_mjpeg_over_http_has_the_times_of_arrival_and_is_tried_again_when_it_end
         assert b.pts_s - a.pts_s == pytest.approx(b.captured_at - a.captured_at, abs=0.001)
 
 
+def test_a_camera_slower_than_half_the_time_out_stays_connected() -> None:
+    picture = cv2.imencode(".jpg", np.full((48, 64, 3), 90, np.uint8))[1].tobytes()
+    with web(mjpeg([picture] * 9, 0.7)) as url:  # the time-out is a second
+        items = camera(f"{url}/stream").frames()
+        got = up_to(items, lambda item: isinstance(item, Ended) or item.index == 2)
+        items.close()  # type: ignore[attr-defined]
+    assert [type(item) for item in got] == [Frame] * 3
+
+
+@needs_ffmpeg
+def test_a_playlist_whose_time_begins_anew_is_paced_on_and_ends(tmp_path: Path) -> None:
+    for name, frames in (("a.ts", 60), ("b.ts", 30)):
+        film(tmp_path / name, "-c:v", "libx264", "-preset", "ultrafast", "-g", "10", size=(64, 48), frames=frames, rate=30)
+    parts = "#EXTINF:2.0,\na.ts\n#EXT-X-DISCONTINUITY\n#EXTINF:1.0,\nb.ts\n#EXT-X-ENDLIST\n"
+    (tmp_path / "list.m3u8").write_text(f"#EXTM3U\n#EXT-X-VERSION:3\n#EXT-X-TARGETDURATION:2\n#EXT-X-PLAYLIST-TYPE:VOD\n{parts}")
+    with web(files(tmp_path)) as url:
+        *frames, ended = camera(f"{url}/list.m3u8").frames()
+    assert isinstance(ended, Ended)
+    assert (len(frames), ended.reason, ended.failed) == (90, "end of file", False)
+    begun = frames[0].captured_at  # type: ignore[union-attr]
+    late = [frame.captured_at - begun - k / 30 for k, frame in enumerate(frames)]  # type: ignore[union-attr]
+    assert min(late) > -0.1  # none before its time
+
+
 def _serve(content: bytes, most: int | None = None) -> Handle:
     def handle(request: Request) -> None:
         first = int((request.headers.get("Range") or "bytes=0-").removeprefix("bytes=").split("-")[0])

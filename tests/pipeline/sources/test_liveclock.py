@@ -1,5 +1,7 @@
 """Live time goes on over reconnects and never back."""
 
+import itertools
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -43,6 +45,17 @@ def test_repeated_numbers_move_by_a_tick_and_jumps_back_or_far_ahead_follow_the_
     assert got == [0, 1, RATE, RATE + STEP, RATE + 2 * STEP]
     assert clock.of(5, 1.12, STEP) == RATE + 3 * STEP
     assert clock.of(5 + STEP, 1.16, STEP) == RATE + 4 * STEP
+
+
+def test_a_clock_that_stands_or_goes_back_a_little_follows_the_wall_clock_from_the_second_time_on() -> None:
+    for raws in ([RATE] * 50, [RATE - 72000 + STEP * k for k in range(50)]):
+        clock = LiveClock()
+        clock.begin_epoch()
+        clock.of(RATE, 1.0, STEP)
+        got = [clock.of(raw, 1.0 + 0.04 * (k + 1), STEP) for k, raw in enumerate(raws)]
+        assert got[0] == 1
+        assert [b - a for a, b in itertools.pairwise(got[1:])] == [STEP] * 48
+        assert got[-1] == 50 * STEP + 1
 
 
 _EPOCHS = st.lists(

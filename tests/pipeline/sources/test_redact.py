@@ -24,6 +24,8 @@ from pipeline.sources.redact import redact, redact_text, unique_names
         ("http://host/v?user=a&userpwd=secret", "http://host/v?user=a&userpwd=***"),
         ("rtsp://host:554/user=admin_password=secret_channel=1.sdp", "rtsp://host:554/user=admin_password=***"),
         ("https://host/a/b?x=1", "https://host/a/b?x=1"),
+        ("rtsp//user:secret@host/a", "rtsp//host/a"),
+        ("day//clip@home.mp4", "day//clip@home.mp4"),
         ("clip@home:1.mp4", "clip@home:1.mp4"),
         ("/dev/video0", "/dev/video0"),
         ("", ""),

@@ -15,6 +15,8 @@ from pipeline.flow.batch import Batch, Ended
 from pipeline.stages.detect import _SCALERS, Detect
 from pipeline.types import Frame, SourceInfo
 
+STANDS = SourceInfo("a camera whose clock stands", "live", 320, 180)
+
 
 def bright(width: int, height: int) -> np.ndarray:
     """A dark picture with one bright square, which the fake detector takes for a face."""
@@ -70,7 +72,8 @@ def test_live_frames_that_come_late_are_carried_but_not_for_long() -> None:
 
     def looked(index: int, waited_s: float, info: SourceInfo = LIVE) -> bool:
         nonlocal now
-        one = frame(index, info=info, picture=bright(320, 180))
+        one = frame(index, pts_s=index * 1e-5 if info is STANDS else None, info=info, picture=bright(320, 180))
+        one.captured_at = index * (0.07 if info is STANDS else 0.04)
         now = one.captured_at + waited_s
         stage.process(Batch([one], []))
         return one.faces is not None
@@ -81,6 +84,8 @@ def test_live_frames_that_come_late_are_carried_but_not_for_long() -> None:
     assert not looked(2, half + 0.001)
     assert looked(3, 0.0)
     assert [index for index in range(4, 16) if looked(index, 9.0)] == [8, 13]  # at 25 a second
+    assert all(looked(index, 9.0) for index in range(100, 140, 4))  # at 6 a second the next frame would be too late
+    assert [index for index in range(6) if looked(index, 9.0, STANDS)] == [0, 3]
     assert all(looked(index, 9.0, VIDEO) for index in range(3))  # a file waits for us
 
 
