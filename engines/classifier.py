@@ -14,7 +14,7 @@ from engines import fit, manifest, select
 from engines.backends.base import Backend
 from engines.contract import HEADS, LABELS, ClassifierContract
 from engines.errors import ModelError, UsageError
-from engines.onnx_file import OnnxFile, labels_in, read_onnx
+from engines.onnx_file import OnnxFile, ends_in_softmax, labels_in, read_onnx
 from engines.preprocess import check_image
 
 
@@ -60,6 +60,8 @@ class Classifier:
         if isinstance(crops, np.ndarray):
             hint = "for one crop pass [crop]" if crops.ndim <= 3 else "pass list(crops)"
             raise UsageError(f"classify expected a list of crops, got an array {crops.shape}; {hint}")
+        if not isinstance(crops, Sequence):
+            raise UsageError(f"classify expected a list of crops, got a {type(crops).__name__}; crop_faces() makes one")
         size, colour = self.contract.input_size, self.contract.colour == "rgb"
         batch = np.empty((len(crops), 3 if colour else 1, size, size), np.uint8)
         for i, crop in enumerate(crops):
@@ -176,7 +178,7 @@ def _contract_of(entry: manifest.Entry, engine: Backend, parsed: OnnxFile | None
         values["colour"] = "rgb" if shape[1] == 3 else "grey"
         values["input_size"] = shape[2] or ClassifierContract.input_size
     columns = outputs[0].shape[-1] if outputs[0].shape else None
-    labels = labels_in(metadata) or LABELS
+    labels = _labels_of(entry, metadata)
     if columns is not None and columns != len(labels):
         raise ModelError(
             f"{entry.path} answers {columns} columns but names {len(labels)} labels ({', '.join(labels)}); "
@@ -186,10 +188,33 @@ def _contract_of(entry: manifest.Entry, engine: Backend, parsed: OnnxFile | None
     for key in ("crop_margin", "mean", "std"):
         if key in metadata:
             values[key] = _numbers(entry, key, metadata[key])
-    if parsed is not None:
-        last = parsed.producer(parsed.outputs[0].name)
-        values["output"] = "probabilities" if last is not None and last.op == "Softmax" else "logits"
+    if ends_in_softmax(parsed) if parsed is not None else _xml_ends_in_softmax(entry.path):
+        values["output"] = "probabilities"
     return ClassifierContract(**values)
+
+
+def _labels_of(entry: manifest.Entry, metadata: dict[str, str]) -> tuple[str, ...]:
+    """The file's own, or our seven where it names none. Raises ModelError for names that cannot be read, or that are there twice."""
+    labels = labels_in(metadata)
+    if labels is None:
+        if key := next((key for key in ("labels", "names") if metadata.get(key)), None):
+            wanted = 'a JSON list in the order of its output, such as ["angry", "happy"]'
+            raise ModelError(f"{entry.path} has the metadata {key}={metadata[key][:80]!r}; expected {wanted}")
+        return LABELS
+    if twice := [label for label in labels if labels.count(label) > 1]:
+        raise ModelError(f"{entry.path} names the label {twice[0]!r} twice; expected a name of its own for each column")
+    return labels
+
+
+def _xml_ends_in_softmax(path: Path) -> bool:
+    if path.suffix.lower() != ".xml":
+        return False
+    import openvino
+
+    node = openvino.Core().read_model(str(path)).get_results()[0]
+    while node.get_type_name() in ("Result", "Convert", "Reshape", "Squeeze", "Unsqueeze"):
+        node = node.input_value(0).get_node()
+    return bool(node.get_type_name() == "Softmax")
 
 
 def _numbers(entry: manifest.Entry, key: str, text: str) -> float | tuple[float, ...]:

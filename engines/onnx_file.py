@@ -245,8 +245,17 @@ def _value_info(view: memoryview, budget: protobuf.Budget) -> Tensor:
     return Tensor(name, dtype, tuple(shape))
 
 
+def ends_in_softmax(parsed: OnnxFile) -> bool:
+    """Whether the first output is probabilities already; behind the softmax may stand what changes no values."""
+    node = parsed.producer(parsed.outputs[0].name)
+    while node is not None and node.op in ("Identity", "Cast", "Flatten", "Reshape", "Squeeze", "Unsqueeze"):
+        node = parsed.producer(node.inputs[0])
+    return node is not None and node.op == "Softmax"
+
+
 def labels_in(metadata: dict[str, str]) -> tuple[str, ...] | None:
-    """Class names from a file's metadata: `labels` or Ultralytics' `names`, as a JSON list, a mapping by index, or comma-separated text."""
+    """Class names from a file's metadata: `labels` or Ultralytics' `names`, as a JSON list, a mapping by index or to it, or comma-separated
+    text; None where there are none, or none that can be read."""
     import ast
 
     text = metadata.get("labels") or metadata.get("names")
@@ -259,9 +268,12 @@ def labels_in(metadata: dict[str, str]) -> tuple[str, ...] | None:
             continue
         if isinstance(value, dict):
             try:
-                value = [value[key] for key in sorted(value, key=int)]
+                places = {int(key): name for key, name in value.items()}
             except (TypeError, ValueError):
+                places = {index: name for name, index in value.items()}
+            if sorted(map(str, places)) != sorted(map(str, range(len(value)))):
                 return None
+            value = [places[index] for index in range(len(value))]
         if isinstance(value, list | tuple):
             return tuple(str(label) for label in value)
-    return tuple(part.strip() for part in text.split(",")) if "," in text else None
+    return tuple(part.strip() for part in text.split(",")) if "," in text and text.strip()[:1] not in ("[", "{") else None

@@ -172,7 +172,8 @@ def crop_square(image: np.ndarray, xyxy: Any, margin: float = 1.0) -> np.ndarray
     height, width = image.shape[:2]
     x1, y1, x2, y2 = (float(v) for v in xyxy)
     size = margin * max(x2 - x1, y2 - y1)
-    if not all(map(math.isfinite, (x1, y1, x2, y2, size))) or size > 8 * max(width, height, 64):
+    edge = 8 * max(width, height, 64)
+    if not all(map(math.isfinite, (x1, y1, x2, y2, size))) or size > edge or max(map(abs, (x1, y1, x2, y2))) > edge:
         box = f"{x1:g}, {y1:g}, {x2:g}, {y2:g}"
         raise UsageError(f"cannot crop the box {box} from an image of {width}×{height}; expected xyxy in its pixels")
     side = max(1, round(size))
@@ -193,17 +194,19 @@ def crop_faces(image_bgr: np.ndarray, detections: Any, margin: float | None = No
     check_image(image_bgr, "crop_faces")
     if margin is None:
         margin = _shipped_margin()
-    if not (isinstance(margin, int | float) and math.isfinite(margin) and margin > 0):
+    if not (isinstance(margin, int | float | np.floating) and math.isfinite(margin) and margin > 0):
         raise UsageError(f"crop_faces needs a margin above 0 (side of the crop over side of the box), got {margin!r}")
     boxes = getattr(detections, "xyxy", detections)
     try:
-        boxes = np.asarray(boxes, np.float32).reshape(-1, 4)
+        boxes = np.asarray(boxes, np.float32)
+        if boxes.size and (boxes.ndim != 2 or boxes.shape[1] != 4):
+            raise ValueError(f"boxes of the shape {boxes.shape}")
     except (TypeError, ValueError) as error:
         raise UsageError(
             f"crop_faces expected detections (what detect() returns) or (N, 4) xyxy boxes, got a {type(detections).__name__}; "
             "for a list of images call it once per image"
         ) from error
-    return [crop_square(image_bgr, box, margin) for box in boxes]
+    return [crop_square(image_bgr, box, float(margin)) for box in boxes.reshape(-1, 4)]
 
 
 def _shipped_margin() -> float:

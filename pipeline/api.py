@@ -11,13 +11,17 @@ for frame in stream("talk.mp4"):
 
 from __future__ import annotations
 
+import atexit
+import difflib
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from pipeline.build import Options, Run, build
 from pipeline.config import Config, load_config
+from pipeline.errors import UsageError
 from pipeline.flow.batch import Batch
 from pipeline.flow.channel import BrokenChannel, EndOfChannel, open_channel
 from pipeline.flow.scope import Scope
@@ -28,7 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Config", "load_config", "run", "stream"]
 
-Sources = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+Sources = str | os.PathLike[str] | int | Sequence[str | os.PathLike[str]]
 
 
 def run(
@@ -36,7 +40,8 @@ def run(
 ) -> dict[str, Any]:
     """Watch to the end; returns the summary that `--json` prints (fps, frames, faces, tracks, sources, labels, tracks_detail).
 
-    `options`: output, events, show, start, end (seconds), max_frames, realtime, overwrite, as on the command line.
+    `options`: output, events, report, show, start, end (seconds), max_frames, realtime, overwrite, as on the command line, and the others
+    of pipeline.build.Options: models, and sinks of your own (pipeline.flow.protocols.Sink).
     `on_frame` is called with every finished frame, on a thread of its own; what it raises ends the run.
     Raises FerError (UsageError for what makes no sense) with one sentence, also when a source failed.
     """
@@ -67,6 +72,14 @@ def stream(source: Sources, *, config: Config | None = None, **options: Any) -> 
             sender.close()
 
     thread = threading.Thread(target=work, name="fer-stream", daemon=True)
+
+    def end() -> None:
+        receiver.close()
+        job.cancel()
+        thread.join()
+
+    # A generator that somebody still holds is not closed when Python ends, and native threads under it would abort the process.
+    atexit.register(end)
     thread.start()
     finished = False
     try:
@@ -78,6 +91,7 @@ def stream(source: Sources, *, config: Config | None = None, **options: Any) -> 
                 break
             yield frame
     finally:
+        atexit.unregister(end)
         receiver.close()
         if not finished:
             job.cancel()
@@ -92,11 +106,24 @@ def _raise(job: Run) -> None:
 
 
 def _job(source: Sources, config: Config | None, options: dict[str, Any], sinks: tuple[Any, ...]) -> Run:
-    texts = [source] if isinstance(source, (str, os.PathLike)) else list(source)
+    if isinstance(source, int):
+        source = str(source)  # a webcam
+    if not isinstance(source, str | os.PathLike | Sequence):
+        kind = type(source).__name__
+        raise UsageError(f"the source is a {kind}; expected a path or an address, a webcam's number, or a list of them")
+    texts = [source] if isinstance(source, str | os.PathLike) else list(source)
+    known = [field.name for field in fields(Options)]
+    if unknown := [name for name in options if name not in known]:
+        near = difflib.get_close_matches(unknown[0], known, 1)
+        hint = f"did you mean {near[0]}?" if near else f"expected some of {', '.join(known)}"
+        raise UsageError(f"unknown option {unknown[0]!r}; {hint}")
+    if config is not None and not isinstance(config, Config):
+        raise UsageError(f"config is a {type(config).__name__}; expected what load_config() gives, e.g. load_config(Path('my.yaml'))")
     for name in ("output", "events", "report"):
         if options.get(name) is not None:
             options[name] = os.fspath(options[name])
-    return build(config or load_config(), [os.fspath(text) for text in texts], Options(**options, sinks=sinks))
+    options["sinks"] = (*options.get("sinks", ()), *sinks)
+    return build(config or load_config(), [os.fspath(text) for text in texts], Options(**options))
 
 
 class _Callback:

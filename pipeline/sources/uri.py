@@ -24,6 +24,7 @@ import stat
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import unquote, urlsplit
@@ -75,6 +76,8 @@ def parse_all(texts: Sequence[str]) -> list[Parsed]:
             found += _parse_pattern(text)
         else:
             found.append(parse(text))
+    if not found:
+        raise UsageError(f"no source is named; expected {_EXPECTED}")
     if sum(one.text == "-" and one.kind == "video" for one in found) > 1:
         raise UsageError("standard input (-) is named twice as a source; it can be read once")
     return found
@@ -232,8 +235,8 @@ def _pictures_of_folder(folder: Path) -> tuple[Path, ...]:
 
 
 def _check(parsed: Parsed, start_s: float | None, end_s: float | None, max_frames: int | None) -> None:
-    if max_frames is not None and max_frames < 1:
-        raise UsageError(f"the number of frames must be at least 1, got {max_frames}")
+    if max_frames is not None and (not isinstance(max_frames, Integral) or max_frames < 1):
+        raise UsageError(f"the number of frames must be a whole number, at least 1, got {max_frames!r}")
     if start_s is None and end_s is None:
         return
     if parsed.live or parsed.kind == "images":

@@ -154,6 +154,34 @@ def test_a_model_that_ends_in_a_softmax_is_not_given_another(small_classifier):
     assert mine.classify([np.full((40, 40), 255, np.uint8)])[0] == pytest.approx(expected, abs=1e-4)
 
 
+@pytest.mark.parametrize("tail", ["Identity", "Cast", "Flatten", "xml"])
+def test_what_stands_behind_a_softmax_changes_nothing(small_classifier, tmp_path, tail):
+    path = small_classifier(softmax=True, tail="" if tail == "xml" else tail)
+    if tail == "xml":
+        import openvino
+
+        openvino.save_model(openvino.Core().read_model(str(path)), str(tmp_path / "own.xml"), compress_to_fp16=False)
+        path = tmp_path / "own.xml"
+    mine = load_classifier(path, precision="f32")
+    assert mine.classify([np.full((40, 40), 255, np.uint8)])[0] == pytest.approx(softmax(np.arange(7, dtype=np.float32)), abs=1e-4)
+
+
+@pytest.mark.parametrize("labels", ['["a", "b", "c"]', "a, b, c", '{"0": "a", "1": "b", "2": "c"}', '{"b": 1, "a": 0, "c": 2}'])
+def test_labels_may_be_written_in_several_ways(small_classifier, labels):
+    assert load_classifier(small_classifier(3, labels=labels)).labels == ("a", "b", "c")
+
+
+@pytest.mark.parametrize("labels", ["a;b;c;d;e;f;g", "a b c d e f g", '["a", "b", "c", "d", "e", "f", "g"', '{"a": 0, "b": 7}'])
+def test_labels_that_cannot_be_read_are_not_taken_for_ours(small_classifier, labels):
+    with pytest.raises(ModelError, match=r"has the metadata labels=.*expected a JSON list"):
+        load_classifier(small_classifier(labels=labels))
+
+
+def test_a_label_that_is_named_twice_is_refused(small_classifier):
+    with pytest.raises(ModelError, match="names the label 'happy' twice"):
+        load_classifier(small_classifier(3, labels='["happy", "sad", "happy"]'))
+
+
 def test_a_float_model_in_colour(small_classifier):
     mine = load_classifier(small_classifier(channels=3, kind=1, mean="0", std="255"), precision="f32")
     assert mine.contract.colour == "rgb"

@@ -189,7 +189,7 @@ def test_crops_follow_detections_in_order_with_the_shipped_margin():
     assert crop_faces(image, np.zeros((0, 4))) == []
 
 
-@pytest.mark.parametrize("bad", [(0, 0, float("nan"), 5), (0, 0, 1e9, 5), (float("-inf"), 0, 5, 5)])
+@pytest.mark.parametrize("bad", [(0, 0, float("nan"), 5), (0, 0, 1e9, 5), (float("-inf"), 0, 5, 5), (1e30, 1e30, 1e30, 1e30)])
 def test_boxes_that_cannot_be_cut_are_refused(bad):
     with pytest.raises(UsageError, match="cannot crop"):
         crop_faces(np.zeros((50, 50, 3), np.uint8), [bad], margin=1)
@@ -201,6 +201,9 @@ def test_wrong_margins_and_detections_are_refused():
         crop_faces(image, [], margin=0)
     with pytest.raises(UsageError, match="once per image"):
         crop_faces(image, [object()])
+    with pytest.raises(UsageError, match=r"\(N, 4\) xyxy boxes"):
+        crop_faces(image, [[1, 2, 30, 40, 5, 6, 20, 20]])
+    assert len(crop_faces(image, [[1, 2, 30, 40]], np.float32(1.2))) == 1
 
 
 WRONG = [

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from engines.detector import Detector
 from engines.errors import EngineError
 from pipeline.api import load_config, run, stream
 from pipeline.errors import FerError, StageError, UsageError
+from pipeline.flow.batch import Batch
 
 
 def test_run_gives_the_summary_and_calls_back(media: Path, tmp_path: Path) -> None:
@@ -48,6 +51,50 @@ def test_errors_come_as_one_sentence(tmp_path: Path) -> None:
         run(tmp_path / "bad.mp4")
     with pytest.raises(FerError, match=r"bad\.mp4"):
         list(stream(tmp_path / "bad.mp4"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"max_frames": 29.5}, "a whole number"),
+        ({"evnts": "a.csv"}, "did you mean events"),
+        ({"config": {"detect": {"interval": 3}}}, "load_config"),
+        ({"source": []}, "no source is named"),
+        ({"source": None}, "a webcam's number"),
+    ],
+)
+def test_arguments_that_make_no_sense_are_one_sentence(media: Path, arguments: dict[str, Any], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        run(**{"source": media / "d03_neutral_to_smile.mp4", **arguments})
+
+
+def test_sinks_of_ones_own_get_the_frames(media: Path) -> None:
+    class Counter:
+        name, best_effort = "counter", False
+        frames = 0
+
+        def write(self, batch: Batch) -> None:
+            self.frames += len(batch.frames)
+
+        def close(self) -> None:
+            pass
+
+    counter = Counter()
+    assert sum(1 for _ in stream(media / "d03_neutral_to_smile.mp4", sinks=[counter], max_frames=5)) == 5
+    assert counter.frames == 5
+
+
+def test_a_script_that_ends_while_it_holds_a_stream_ends_well(media: Path, tmp_path: Path) -> None:
+    script = f"""
+from pipeline.api import stream
+frames = stream({str(media / "d02_sad_to_laugh.mp4")!r}, output={str(tmp_path / "out.mp4")!r})
+for frame in frames:
+    if frame.index == 3:
+        break
+print("done")
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr
 
 
 def test_an_error_in_the_callback_ends_the_run(media: Path) -> None:

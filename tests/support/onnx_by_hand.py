@@ -61,8 +61,9 @@ def model(
     return message((1, 8), (7, graph), (8, message((1, ""), (2, 17))), *props)
 
 
-def classifier(path: Path, columns: int, size: int = 40, channels: int = 1, kind: int = 2, softmax: bool = False, **metadata: str) -> Path:
-    """Mean grey level times (0, 1/255, 2/255 …) as logits, or as probabilities after a softmax."""
+def classifier(path: Path, columns: int, size: int = 40, channels: int = 1, kind: int = 2, softmax: bool = False, tail: str = "",
+               **metadata: str) -> Path:  # fmt: skip
+    """Mean grey level times (0, 1/255, 2/255 …) as logits, or as probabilities after a softmax; `tail`: an operator behind them."""
     weights = np.tile(np.arange(columns, dtype=np.float32) / 255 / channels, (channels, 1))
     nodes = [
         node("Cast", ["faces"], ["x"], to=1), node("GlobalAveragePool", ["x"], ["pooled"]),
@@ -70,7 +71,10 @@ def classifier(path: Path, columns: int, size: int = 40, channels: int = 1, kind
     ]  # fmt: skip
     if softmax:
         nodes.append(node("Softmax", ["logits"], ["probabilities"], axis=1))
-    outputs = [value_info("probabilities" if softmax else "logits", 1, (None, columns))]
+    last = "probabilities" if softmax else "logits"
+    if tail:
+        nodes.append(node(tail, [last], ["answer"], **{"Cast": {"to": 1}, "Flatten": {"axis": 1}}.get(tail, {})))
+    outputs = [value_info("answer" if tail else last, 1, (None, columns))]
     faces = value_info("faces", kind, (None, channels, size, size))
     path.write_bytes(model(nodes, [tensor("w", weights)], [faces], outputs, metadata))
     return path
