@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _FORMAT = "rgb24"
 _SCALERS = 8
 """Most that are kept: each holds up to 15 MB, and a folder of pictures may have as many sizes as files."""
-_LATE = 0.5
+_LATE = 0.35
 """Share of the time between two frames: a live one that has waited longer shows that the machine cannot look at every one."""
 _UNSEEN_S = 0.2001
 """Longest time without a look because frames came late; a little more than a fifth of a second of frames adds up to."""

@@ -12,7 +12,7 @@ from engines.contract import DetectorContract
 from engines.detector import Detector
 from engines.manifest import Entry
 from pipeline.flow.batch import Batch, Ended
-from pipeline.stages.detect import _SCALERS, Detect
+from pipeline.stages.detect import _LATE, _SCALERS, Detect
 from pipeline.types import Frame, SourceInfo
 
 STANDS = SourceInfo("a camera whose clock stands", "live", 320, 180)
@@ -78,10 +78,10 @@ def test_live_frames_that_come_late_are_carried_but_not_for_long() -> None:
         stage.process(Batch([one], []))
         return one.faces is not None
 
-    half = 0.01 + 0.5 * (frame(1).pts_s - frame(0).pts_s)
+    longest = 0.01 + _LATE * (frame(1).pts_s - frame(0).pts_s)
     assert looked(0, 9.0)  # nothing to carry yet
-    assert looked(1, half - 0.001)
-    assert not looked(2, half + 0.001)
+    assert looked(1, longest - 0.001)
+    assert not looked(2, longest + 0.001)
     assert looked(3, 0.0)
     assert [index for index in range(4, 16) if looked(index, 9.0)] == [8, 13]  # at 25 a second
     assert all(looked(index, 9.0) for index in range(100, 140, 4))  # at 6 a second the next frame would be too late
