@@ -1,8 +1,8 @@
 """The sound of a file, copied packet by packet into the annotated video.
 
-The source file is opened a second time and only its audio is demuxed: sound then needs no way through the pipeline, and
-a stage cannot lose it. Packets are never decoded unless the container cannot hold them (then: AAC). The picture's packets are looked at,
-too, but for their time alone: where joined recordings begin it anew, sound goes on where the picture does.
+The source file is opened a second time: sound then needs no way through the pipeline, and a stage cannot lose it. Packets are never
+decoded unless the container cannot hold them (then: AAC). Of the picture's packets the times alone are looked at: where joined
+recordings begin them anew, sound goes on where the picture does.
 """
 
 from __future__ import annotations

@@ -174,7 +174,6 @@ class FileReader:
                 return frames, first
         return None
 
-
     def _begins_anew(self, stop: threading.Event) -> bool:
         """Whether the clock goes back somewhere, as in joined transport streams: a time is then in several places. Only formats that
         may do so are read through for it (undecoded, some hundred MB a second)."""
