@@ -36,7 +36,7 @@ def test_mjpeg_over_http_has_the_times_of_arrival_and_is_tried_again_when_it_end
 
 def test_a_camera_slower_than_half_the_time_out_stays_connected() -> None:
     picture = cv2.imencode(".jpg", np.full((48, 64, 3), 90, np.uint8))[1].tobytes()
-    with web(mjpeg([picture] * 9, 0.7)) as url:  # the time-out is a second
+    with web(mjpeg([picture] * 9, 0.6)) as url:  # the time-out is a second
         items = camera(f"{url}/stream").frames()
         got = up_to(items, lambda item: isinstance(item, Ended) or item.index == 2)
         items.close()  # type: ignore[attr-defined]
