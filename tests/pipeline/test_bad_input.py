@@ -108,13 +108,14 @@ def test_rtsp_on_a_socket_that_never_answers_keeps_the_password() -> None:
     assert "secret" not in done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("place", ["u:pa55w0rd@127.0.0.1:77777/a", "u:pa55w0rd@/a", "u:pa55w0rd/q#z@127.0.0.1:9/a"])
-def test_a_refused_address_keeps_its_password_even_in_the_traceback(place: str) -> None:
-    for scheme in ("rtsp://", "rtps://", "rtsp//"):
-        done = fer("--source", scheme + place, "--debug")
-        assert done.returncode in (1, 2)
-        assert "Traceback" in done.stderr
-        assert "pa55w0rd" not in done.stdout + done.stderr
+@pytest.mark.parametrize(
+    "address", ["rtsp://u:pa55w0rd@127.0.0.1:77777/a", "rtsp://u:pa55w0rd/q#z@127.0.0.1:9/a", "rtps://u:pa55w0rd@/a", "rtsp//u:pa55w0rd@/a"]
+)
+def test_a_refused_address_keeps_its_password_even_in_the_traceback(address: str) -> None:
+    done = fer("--source", address, "--debug")
+    assert done.returncode == 2
+    assert "Traceback" in done.stderr
+    assert "pa55w0rd" not in done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("camera", ["/dev/video97", "97", "/dev/null"])
