@@ -17,8 +17,9 @@ import pickle
 import shutil
 import tarfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
@@ -91,11 +92,12 @@ def train_detector(recipe: DetectorRecipe, start: Path, data: Path, run: Path, c
     if last.exists() and (was := json.loads((run / "recipe.json").read_text())["epochs"]) < recipe.epochs:
         more = f"give a new one that starts from it: --run OTHER --start {last}"
         raise UsageError(f"{run} is a run of {was} epochs, and ultralytics adds none to it, got epochs={recipe.epochs}; {more}")
-    settle(run, recipe, pictures_of(data), begun=last.exists())
+    seen = pictures_of(data)
+    settle(run, recipe, seen, begun=last.exists())
     if recipe.keep and not (run / "start.pt").exists():
         _copy(start, run / "start.pt")
-    dataset = run / "data.yaml"
-    dataset.write_text(yaml.safe_dump({"path": str(faces_folder(data, run)), **{s: f"images/{s}" for s in _SPLITS}, "names": ["face"]}))
+    dataset, pictures = run / "data.yaml", faces_folder(data, run, seen)
+    dataset.write_text(yaml.safe_dump({"path": str(pictures), **{s: f"images/{s}" for s in _SPLITS}, "names": ["face"]}))
     if last.exists() and epochs_of(last) >= recipe.epochs:
         console.print(f"{run} has all of its {recipe.epochs} epochs")
         return last
@@ -221,11 +223,11 @@ def final_checkpoint(run: Path) -> Path:
     return run / "kept.pt"
 
 
-def faces_folder(data: Path, run: Path) -> Path:
-    """The folder with images/{train,val}: `data` itself, or its .tar files unpacked under the run once."""
+def faces_folder(data: Path, run: Path, seen: Mapping[str, Any]) -> Path:
+    """The folder with images/{train,val}: `data` itself, or its .tar files unpacked under the run once. `seen`: their pictures_of()."""
     if _is_tree(data):
         return data.resolve()
-    target, whole = (run / "faces").resolve(), pictures_of(data)["fingerprint"]
+    target, whole = (run / "faces").resolve(), seen["fingerprint"]
     complete = target / "complete"
     if not complete.exists() or complete.read_text() not in ("", whole):  # of other data; empty: from before it said of which
         shutil.rmtree(target, ignore_errors=True)
@@ -236,7 +238,7 @@ def faces_folder(data: Path, run: Path) -> Path:
     return next(path.parent for path in target.rglob("images"))
 
 
-def pictures_of(data: Path) -> dict[str, object]:
+def pictures_of(data: Path) -> dict[str, Any]:
     """What tells pictures and labels of one folder, or of its .tar files, from others: how many pictures and faces there are to train on,
     and what all names, sizes and labels come to. Raises UsageError where there are none."""
     files = sorted(_files(data))

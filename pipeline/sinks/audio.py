@@ -18,7 +18,7 @@ from av.bitstream import BitStreamFilterContext
 from av.error import FFmpegError
 
 from pipeline.sinks.aac import AacEncoder
-from pipeline.sources.timestamps import JUMP_S
+from pipeline.sources.timestamps import Stretches
 
 log = logging.getLogger(__name__)
 
@@ -153,7 +153,7 @@ class Audio:
     def _joined(self) -> Iterator[Any]:
         """Packets as the demuxer gives them, a later stretch of time behind the one before it by as much as the picture's."""
         video = self._container.streams.best("video")
-        picture, sound = _Stretches(), _Stretches()
+        picture, sound = Stretches(), Stretches()
         held: list[Any] = []
         for packet in self._container.demux(*filter(None, (video, self._source))):
             if packet.size == 0:  # the demuxer's flush
@@ -172,26 +172,7 @@ class Audio:
         return packet.pts * packet.time_base - self._zero_s
 
 
-class _Stretches:
-    """Where a stream's time begins anew, and what is to be added from there on so that it goes on: `offsets`, seconds, [0] at first."""
-
-    def __init__(self) -> None:
-        self.offsets = [Fraction(0)]
-        self._last_s: Fraction | None = None
-
-    def see(self, packet: Any) -> None:
-        time = packet.dts if packet.pts is None else packet.pts
-        if time is None or packet.time_base is None:
-            return
-        time_s = time * packet.time_base
-        at_s = time_s + self.offsets[-1]
-        if self._last_s is not None and self._last_s - at_s > JUMP_S:
-            at_s = self._last_s + (packet.duration or 0) * packet.time_base
-            self.offsets.append(at_s - time_s)
-        self._last_s = at_s if self._last_s is None else max(self._last_s, at_s)
-
-
-def _shifted(packet: Any, stretch: int, picture: _Stretches, sound: _Stretches) -> Any:
+def _shifted(packet: Any, stretch: int, picture: Stretches, sound: Stretches) -> Any:
     """The picture's offset; the sound's own where the picture has no such stretch."""
     offset_s = (picture if stretch < len(picture.offsets) else sound).offsets[stretch]
     if offset_s:

@@ -20,7 +20,7 @@ from pipeline.canvas import BgrCanvas
 from pipeline.draw import draw_faces
 from pipeline.errors import SinkError
 from pipeline.flow.batch import Batch
-from pipeline.sinks.outputs import PICTURE_SUFFIXES, unique_name
+from pipeline.sinks.outputs import PICTURE_SUFFIXES, file_identity, unique_name
 from pipeline.sinks.planes import bgr_of
 from pipeline.types import Frame
 
@@ -44,7 +44,7 @@ class ImagesSink:
         self.output = Path(output)
         self.single = self.output.suffix.lower() in PICTURE_SUFFIXES and not self.output.is_dir()
         self.written: list[Path] = []
-        self._inputs = {_identity(path) for path in inputs} - {None}
+        self._inputs = {file_identity(path) for path in inputs} - {None}
         self._top_k, self._overwrite = top_k, overwrite
         self._comment = f"Faces analysed by fer-stream. Purpose: {purpose or 'not declared'}"
         self._taken: set[str] = set()
@@ -87,21 +87,12 @@ class ImagesSink:
             name = Path(origin)
             suffix = name.suffix if name.suffix.lower() in PICTURE_SUFFIXES else ".png"
             path = self.output / unique_name(f"{name.stem or 'picture'}{suffix}", self._taken)
-        there = _identity(path)
-        if there is not None and (there in self._inputs or there == _identity(origin)):
+        there = file_identity(path)
+        if there is not None and (there in self._inputs or there == file_identity(origin)):
             raise SinkError(f"{path} is an input; name another folder")
         if there is not None and not self._overwrite:
             raise SinkError(f"{path} exists; --overwrite replaces it")
         return path
-
-
-def _identity(path: str | os.PathLike[str]) -> tuple[int, int] | None:
-    """Which file it is, whatever the way to it (links, letter case); None where there is none."""
-    try:
-        status = os.stat(path)
-    except (OSError, ValueError):
-        return None
-    return status.st_dev, status.st_ino
 
 
 def write_whole(path: Path, data: bytes) -> None:

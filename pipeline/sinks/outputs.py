@@ -35,9 +35,8 @@ def check_output(path: str | os.PathLike[str], *, inputs: Iterable[str | os.Path
     if is_stream(text):
         return
     target = Path(text)
-    for source in inputs:
-        if same_file(target, Path(source)):
-            raise UsageError(f"{what} {text} is an input; name another file")
+    if (there := file_identity(target)) is not None and there in map(file_identity, inputs):
+        raise UsageError(f"{what} {text} is an input; name another file")
     if target.is_dir():
         raise UsageError(f"{what} {text} is a folder, expected a file")
     if target.exists():
@@ -121,12 +120,13 @@ def unique_name(name: str, taken: set[str]) -> str:
     return candidate
 
 
-def same_file(target: Path, source: Path) -> bool:
-    """Both are there and are one file, whatever the way to it (links, letter case)."""
+def file_identity(path: str | os.PathLike[str]) -> tuple[int, int] | None:
+    """Which file it is, whatever the way to it (links, letter case); None where there is none."""
     try:
-        return target.exists() and source.exists() and target.samefile(source)
-    except OSError:
-        return False
+        status = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _check_folder(folder: Path, text: str, what: str) -> None:

@@ -40,7 +40,7 @@ class LiveClock:
             ticks = raw + self._offset
             back, ahead = self._last - ticks, ticks - self._last - passed
             if 0 <= back <= RATE and not self._stands:  # repeated once; the time that passes counts on from the frame before
-                self._last = self._last + 1
+                self._last += 1
                 self._stands = True
                 return self._last
             self._stands = back >= 0

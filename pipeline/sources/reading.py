@@ -19,7 +19,7 @@ from pipeline.sources.hardware import check_stream, open_on
 from pipeline.sources.pipe import NOTHING, Pipe, stdin_failure
 from pipeline.sources.quiet import silence_ffmpeg
 from pipeline.sources.sniff import is_animated_webp, is_cut_off, mp4_boxes
-from pipeline.sources.timestamps import JUMP_S, Timestamps
+from pipeline.sources.timestamps import Stretches, Timestamps
 from pipeline.sources.upright import Upright
 
 Timed = tuple[av.VideoFrame, int]
@@ -136,7 +136,7 @@ class FileReader:
                 self.broken_off = f"the file cannot be read on ({_short(error)})"
                 break
             if packet is None:
-                if _is_cut_off(self.path):
+                if is_cut_off(Path(self.path)):
                     self.broken_off = "the file is cut off (a broken download or recording)"
                 break
             self.damaged += packet.is_corrupt  # a transport stream's own count: what is left of it is decoded
@@ -179,15 +179,13 @@ class FileReader:
         may do so are read through for it (undecoded, some hundred MB a second)."""
         if not self.container.format.flags & av.format.Flags.ts_discont.value:
             return False
-        last = None
+        stretches = Stretches()
         with _open(self.path) as other:
             for packet in other.demux(other.streams[self.stream.index]):
-                if stop.is_set():
+                stretches.see(packet)
+                if stop.is_set() or len(stretches.offsets) > 1:
                     break
-                if last is not None and packet.dts is not None and (last - packet.dts) * self.time_base > JUMP_S:
-                    return True
-                last = packet.dts if packet.dts is not None else last
-        return False
+        return len(stretches.offsets) > 1
 
 
 def _open(path: str, chosen: HWAccel | None = None) -> av.container.InputContainer:
@@ -230,13 +228,6 @@ def _video_stream(container: av.container.InputContainer, path: str) -> av.Video
 
 def _contents(container: av.container.InputContainer) -> str:
     return ", ".join(sorted({stream.type or "data" for stream in container.streams if stream.type != "video"})) or "no streams"
-
-
-def _is_cut_off(path: str) -> bool:
-    try:
-        return Path(path).is_file() and is_cut_off(Path(path))
-    except OSError:
-        return False
 
 
 def _boxes(path: str) -> tuple[list[str], bool] | None:

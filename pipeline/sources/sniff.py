@@ -83,18 +83,23 @@ def _video_head(head: bytes) -> bool:
 
 
 def is_cut_off(path: Path) -> bool:
-    """Whether an MP4, MOV, MKV, WebM or AVI ends before it says that it does: FFmpeg reads such a file to its end without a word."""
-    boxes = mp4_boxes(path)
-    if boxes:
-        return boxes[1]
-    with path.open("rb") as file:
-        head = file.read(_HEAD)
+    """Whether an MP4, MOV, MKV, WebM or AVI ends before it says that it does: FFmpeg reads such a file to its end without a word.
+    False where it cannot be read."""
+    if not path.is_file():
+        return False
+    try:
+        if boxes := mp4_boxes(path):
+            return boxes[1]
+        with path.open("rb") as file:
+            head, size = file.read(_HEAD), path.stat().st_size
+    except OSError:
+        return False
     end = 0
     if head.startswith(b"\x1aE\xdf\xa3"):
         end = _segment_end(head)
     elif head[:4] == b"RIFF" and head[8:12] == b"AVI ":
         end = 8 + int(struct.unpack("<I", head[4:8])[0])
-    return end > path.stat().st_size
+    return end > size
 
 
 def _segment_end(head: bytes) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from typing import Any
 
 import av
 
@@ -56,3 +57,23 @@ class Timestamps:
             self._offset = min(0, -frame.dts)
         # The frames that a decoder gives up at the end have no DTS and simply follow.
         return frame.dts
+
+
+class Stretches:
+    """Where the time of a stream's packets begins anew, and what is to be added from there on so that it goes on: `offsets`, seconds, [0]
+    at first."""
+
+    def __init__(self) -> None:
+        self.offsets = [Fraction(0)]
+        self._last_s: Fraction | None = None
+
+    def see(self, packet: Any) -> None:
+        time = packet.dts if packet.pts is None else packet.pts
+        if time is None or packet.time_base is None:
+            return
+        time_s = time * packet.time_base
+        at_s = time_s + self.offsets[-1]
+        if self._last_s is not None and self._last_s - at_s > JUMP_S:
+            at_s = self._last_s + (packet.duration or 0) * packet.time_base
+            self.offsets.append(at_s - time_s)
+        self._last_s = at_s if self._last_s is None else max(self._last_s, at_s)

@@ -100,7 +100,7 @@ def test_archives_are_unpacked_again_where_they_are_others(pictures: Path, tmp_p
                 for kind in ("images", "labels"):
                     archive.add(tree / kind / split, f"faces/{kind}/{split}")
     for name, count in (("one", 12), ("one", 12), ("two", 5)):
-        folder = faces_folder(tmp_path / name, tmp_path / "run")
+        folder = faces_folder(tmp_path / name, tmp_path / "run", pictures_of(tmp_path / name))
         assert len(list(folder.glob("images/*/*.png"))) == len(list(folder.glob("labels/*/*.txt"))) == count
 
 
