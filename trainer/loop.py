@@ -167,16 +167,14 @@ def _apart(faces: FaceSet, kept: np.ndarray, aside: np.ndarray, drop_duplicates:
 
 
 def targets_of(faces: FaceSet, recipe: Recipe) -> list[Tensor]:
-    """Per head, in the order of HEADS, what each face should be answered: rows of probabilities, or of zeros to be left out.
+    """Per head, in the order of HEADS, what each face should be answered: rows of probabilities; for one that does not learn, anything.
 
     Data without FER+ votes teaches both heads its labels: an untrained head would answer at random.
     """
     classes = len(faces.classes)
     original = smoothed(torch.from_numpy(faces.label), classes, recipe.loss.smoothing)
-    if not faces.crowd.any():
+    if not faces.crowd.any() or recipe.loss.crowd == "none":
         return [original, original]
-    if recipe.loss.crowd == "none":
-        return [torch.zeros_like(original), original]
     return [torch.from_numpy(crowd_targets(faces, recipe.loss.crowd)), original]
 
 
@@ -192,7 +190,8 @@ def loss_of(
 ) -> Tensor:
     """The heads' losses, each a mean of what the labels say and what the teachers say (Hinton et al. 2015, T² on the latter)."""
     total, share, t = torch.zeros((), device=logits[0].device), recipe.distill.weight, recipe.distill.temperature
-    for k, importance in enumerate((recipe.loss.crowd_weight, 1.0)):
+    crowd = recipe.loss.crowd_weight if "crowd" in recipe.heads else 0.0  # 0, not left out: several GPUs want a gradient of every head
+    for k, importance in enumerate((crowd, 1.0)):
         loss = soft_loss(logits[k], wanted[k], weights, recipe.loss.focal_gamma)
         if taught is not None:
             loss = (1 - share) * loss + share * t * t * soft_loss(logits[k] / t, taught[k])

@@ -14,11 +14,11 @@ pytest.importorskip("lightning", reason="training needs lightning: pip install -
 import torch
 from drawn_faces import drawn_face
 
-from engines.contract import LABELS
+from engines.contract import HEADS, LABELS
 from engines.errors import UsageError
 from trainer.data import FaceSet
 from trainer.evaluate import evaluate_model
-from trainer.loop import Progressed, advance, face_sets
+from trainer.loop import Progressed, advance, face_sets, loss_of, targets_of
 from trainer.models import build_model
 from trainer.predictor import load_predictor
 from trainer.recipes import Recipe, load_recipe
@@ -70,6 +70,14 @@ def test_a_head_that_does_not_learn_does_not_say_which_epoch_is_best(loss: dict)
     state = Progressed()
     advance(state, metrics, recipe)
     assert state.best == metrics["fer2013_accuracy"]
+
+
+@pytest.mark.parametrize("loss", [{"crowd": "none"}, {"crowd_weight": 0}])
+def test_teachers_do_not_teach_a_head_that_does_not_learn(loss: dict) -> None:
+    logits = tuple(torch.randn(4, 7, requires_grad=True) for _ in HEADS)
+    wanted = targets_of(voted(4), recipe := Recipe(name="r", loss=loss))
+    loss_of(logits, wanted, [torch.full((4, 7), 1 / 7) for _ in HEADS], None, recipe).backward()
+    assert [bool(logit.grad.any()) for logit in logits] == [head in recipe.heads for head in HEADS]
 
 
 def run_of(folder: Path, **settings: object) -> Path:
