@@ -11,6 +11,7 @@ for frame in stream("talk.mp4"):
 
 from __future__ import annotations
 
+import _thread
 import atexit
 import difflib
 import os
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Config", "load_config", "run", "stream"]
 
-Sources = str | os.PathLike[str] | int | Sequence[str | os.PathLike[str]]
+Sources = str | os.PathLike[str] | int | Sequence[str | os.PathLike[str] | int]
 
 
 def run(
@@ -77,25 +78,26 @@ def stream(source: Sources, *, config: Config | None = None, **options: Any) -> 
         receiver.close()
         job.cancel()
         thread.join()
+        atexit.unregister(end)
 
     # A generator that somebody still holds is not closed when Python ends, and native threads under it would abort the process.
     atexit.register(end)
     thread.start()
-    finished = False
+    asked_by = threading.get_ident()
     try:
         while True:
             try:
                 frame = receiver.receive()
             except EndOfChannel:
-                finished = True
                 break
+            asked_by = threading.get_ident()
             yield frame
+            asked_by = threading.get_ident()
     finally:
-        atexit.unregister(end)
-        receiver.close()
-        if not finished:
-            job.cancel()
-        thread.join()
+        if threading.get_ident() == asked_by:
+            end()
+        else:  # the garbage collector is closing this, perhaps on a thread of this very run, which must not wait for itself
+            _thread.start_new_thread(end, ())
     if error:
         raise error[0]
 
@@ -106,12 +108,12 @@ def _raise(job: Run) -> None:
 
 
 def _job(source: Sources, config: Config | None, options: dict[str, Any], sinks: tuple[Any, ...]) -> Run:
-    if isinstance(source, int):
-        source = str(source)  # a webcam
-    if not isinstance(source, str | os.PathLike | Sequence):
-        kind = type(source).__name__
-        raise UsageError(f"the source is a {kind}; expected a path or an address, a webcam's number, or a list of them")
-    texts = [source] if isinstance(source, str | os.PathLike) else list(source)
+    named = list(source) if isinstance(source, Sequence) and not isinstance(source, str | bytes) else [source]
+    for one in named:
+        if not isinstance(one, str | os.PathLike | int):
+            kind = type(one).__name__
+            raise UsageError(f"the source is a {kind}; expected a path or an address, a webcam's number, or a list of them")
+    texts = [os.fspath(one) if isinstance(one, str | os.PathLike) else str(one) for one in named]
     known = [field.name for field in fields(Options)]
     if unknown := [name for name in options if name not in known]:
         near = difflib.get_close_matches(unknown[0], known, 1)
@@ -122,8 +124,11 @@ def _job(source: Sources, config: Config | None, options: dict[str, Any], sinks:
     for name in ("output", "events", "report"):
         if options.get(name) is not None:
             options[name] = os.fspath(options[name])
-    options["sinks"] = (*options.get("sinks", ()), *sinks)
-    return build(config or load_config(), [os.fspath(text) for text in texts], Options(**options))
+    own = options.get("sinks", ())
+    if not isinstance(own, Sequence):
+        raise UsageError(f"sinks is a {type(own).__name__}; expected a list of objects with name, best_effort, write(batch) and close()")
+    options["sinks"] = (*own, *sinks)
+    return build(config or load_config(), texts, Options(**options))
 
 
 class _Callback:

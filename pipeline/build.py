@@ -215,8 +215,9 @@ def _detect(config: Config, detector: Detector, stills: bool) -> Detect:
 
 def _track(config: Config, detector: Detector) -> Track:
     c = config.track
-    # Boxes between detections need the next one: a look-ahead shorter than the interval would leave frames empty.
-    lookahead = max(c.lookahead, config.detect.interval + 1)
+    lookahead = c.lookahead
+    if config.detect.interval > 1:  # boxes between looks need the next one, and a new face as many as give it its id
+        lookahead = max(lookahead, config.detect.interval * (c.mature - 1) + 1)
     return Track(
         conf=detector.conf, lost_s=c.lost_s, faint_s=c.faint_s, mature=c.mature, iou=c.iou, lookahead=lookahead, min_size=c.min_size
     )
@@ -230,7 +231,8 @@ def _classify(config: Config, classifier: Classifier) -> Classify:
 def _smooth(config: Config, classifier: Classifier) -> Smooth:
     c = config.smooth
     least = classifier.contract.min_confidence if c.min_confidence is None else c.min_confidence
-    return Smooth(tau_s=c.tau_s, margin=c.margin, dwell_s=c.dwell_s, min_confidence=least, hold_s=c.hold_s)
+    hold_s = c.hold_s + config.classify.max_age_s  # a reading that was put off is not one that is missing
+    return Smooth(tau_s=c.tau_s, margin=c.margin, dwell_s=c.dwell_s, min_confidence=least, hold_s=hold_s)
 
 
 def _privacy(config: Config) -> list[Stage]:

@@ -15,7 +15,7 @@ from engines.errors import UsageError
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=False, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False, protected_namespaces=(), allow_inf_nan=False)
 
     @field_validator("*", mode="before")
     @classmethod
@@ -53,7 +53,7 @@ class Track(_Section):
 
     lost_s: float = Field(1.0, ge=0, description="a face unseen for longer is another track when it comes back, seconds")
     faint_s: float = Field(0.5, ge=0, description="how long detections below `detect.conf` alone may carry a track, seconds")
-    mature: int = Field(2, ge=1, description="detections in a row before a face gets an id")
+    mature: int = Field(2, ge=2, description="detections in a row before a face gets an id")
     iou: float = Field(0.1, ge=0, le=1, description="least overlap of a prediction and a detection")
     lookahead: int = Field(12, ge=0, le=300, description="frames held back to give ids and bridge gaps (files only)")
     min_size: float = Field(12, ge=0, description="longer side of a box that starts a track, pixels")
@@ -79,7 +79,7 @@ class Smooth(_Section):
     min_confidence: float | None = Field(
         None, ge=0, le=1, description="top probability below which the label is uncertain; the model's where not given"
     )
-    hold_s: float = Field(1.0, ge=0, description="without a good crop for this long the label is uncertain, seconds")
+    hold_s: float = Field(1.0, ge=0, description="seconds without a good crop (and classify.max_age_s) until the label is uncertain")
 
 
 class Live(_Section):

@@ -52,7 +52,8 @@ class _Source:
     highest_id: int = -1
     more_tracks: int = 0
     pts_s: float | None = None
-    step_s: float = 0.0
+    step_s: float = 1.0
+    """What its last frame counts for: a picture, and a film of one frame, have no next one and count once."""
     said: list[tuple[int, str]] = field(default_factory=list)
     """Tracker id and label of each face of the frame before."""
     seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
@@ -152,9 +153,7 @@ class SummarySink:
 
     def _add(self, source: _Source, frame: Frame) -> None:
         now, faces = frame.pts_s, frame.faces
-        if source.image:
-            source.step_s = 1.0  # pictures have no time: each counts once
-        elif source.pts_s is not None:
+        if not source.image and source.pts_s is not None:
             source.step_s = min(max(now - source.pts_s, 0.0), _LONGEST_STEP_S)
         if source.pts_s is not None:
             self._pass(source, source.step_s)

@@ -24,7 +24,7 @@ import stat
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from numbers import Integral
+from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import unquote, urlsplit
@@ -237,6 +237,9 @@ def _pictures_of_folder(folder: Path) -> tuple[Path, ...]:
 def _check(parsed: Parsed, start_s: float | None, end_s: float | None, max_frames: int | None) -> None:
     if max_frames is not None and (not isinstance(max_frames, Integral) or max_frames < 1):
         raise UsageError(f"the number of frames must be a whole number, at least 1, got {max_frames!r}")
+    for name, seconds in (("start", start_s), ("end", end_s)):
+        if seconds is not None and not isinstance(seconds, Real):
+            raise UsageError(f"{name} is {seconds!r}; expected seconds from the first frame, such as 90.5")
     if start_s is None and end_s is None:
         return
     if parsed.live or parsed.kind == "images":

@@ -36,6 +36,7 @@ class _Looks:
     look_s: float
     look_at: float
     frame_s: float
+    frame_at: float
 
 
 class Detect:
@@ -79,7 +80,7 @@ class Detect:
             answers = self._detector.infer(inputs, floor=self._lowest / 2 if still else self._lowest, still=still)
             for (frame, geometry), (xyxy, confidence) in zip(members, answers, strict=True):
                 found = self._faces(xyxy, confidence, frame, geometry)
-                frame.faces, frame.hidden = found[found.confidence >= self._floor], found.xyxy
+                frame.faces, frame.hidden = found[found.confidence >= self._floor][: self._max_faces], found.xyxy
         for ended in batch.ended:
             self._looks.pop((ended.source, ended.epoch), None)
         return batch
@@ -92,11 +93,12 @@ class Detect:
         key = (frame.source, frame.epoch)
         last = self._looks.get(key)
         if last is not None:
-            between_s, last.frame_s = frame.pts_s - last.frame_s, frame.pts_s
+            between_s = max(frame.pts_s - last.frame_s, frame.captured_at - last.frame_at)  # by both clocks, since a camera's own may stand
+            last.frame_s, last.frame_at = frame.pts_s, frame.captured_at
             last.passed += 1
             if last.passed < self._interval or (self._keep_up and frame.info.live and self._is_late(frame, between_s, last)):
                 return False
-        self._looks[key] = _Looks(0, frame.pts_s, frame.captured_at, frame.pts_s)
+        self._looks[key] = _Looks(0, frame.pts_s, frame.captured_at, frame.pts_s, frame.captured_at)
         return True
 
     def _is_late(self, frame: Frame, between_s: float, last: _Looks) -> bool:
@@ -119,7 +121,7 @@ class Detect:
         row[geometry.top : geometry.top + h, geometry.left : geometry.left + w] = pixels
 
     def _faces(self, xyxy: np.ndarray, confidence: np.ndarray, frame: Frame, geometry: LetterboxGeometry) -> Faces:
-        best = np.argsort(-confidence, kind="stable")[: self._max_faces]
+        best = np.argsort(-confidence, kind="stable")
         boxes = unletterbox(xyxy[best], geometry, frame.width, frame.height)
         solid = (boxes[:, 2] - boxes[:, 0] >= 1) & (boxes[:, 3] - boxes[:, 1] >= 1)
         return sv.Detections(xyxy=boxes[solid].astype(np.float32), confidence=confidence[best][solid].astype(np.float32))

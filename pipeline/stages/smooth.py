@@ -103,14 +103,13 @@ class Smooth:
             log_p -= np.log(np.exp(log_p).sum())
             return TrackState(log_p, now, ~np.isnan(probs), int(log_p.argmax()))
         elapsed = max(now - state.good_s, 0.0)
+        if elapsed > self._hold_s:
+            return self._step(None, probs, quality, now)
         weight = quality if self._tau_s == 0 else (1 - math.exp(-elapsed / self._tau_s)) * quality
         mixed = (1 - weight) * state.log_probs + weight * log_p
         state.log_probs = mixed - np.log(np.exp(mixed).sum())
         state.good_s = now
-        if elapsed > self._hold_s:  # "uncertain" lies between: what was said before it is no label to defend
-            state.label, state.challenger = int(mixed.argmax()), -1
-        else:
-            self._contest(state, now)
+        self._contest(state, now)
         return state
 
     def _contest(self, state: TrackState, now: float) -> None:

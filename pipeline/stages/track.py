@@ -9,7 +9,7 @@ face without an id goes out with −1.
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -129,6 +129,7 @@ class _Epoch:
         self._held: deque[_Held] = deque()
         self._at = -1
         self._looked_s: float | None = None
+        self._new: list[_Face] = []  # those of the last look that have no id yet
 
     def add(self, frame: Frame) -> list[Frame]:
         self._at += 1
@@ -143,9 +144,8 @@ class _Epoch:
     def finish(self) -> tuple[list[Frame], list[TrackEnd]]:
         """What is held, with ids for the faces that never got a second look, and the ends of all open tracks."""
         looked = [held for held in self._held if held.detected]
-        for face in looked[-1].faces if looked else []:
-            if face.track < 0:
-                self._name(face, looked[-1])
+        for face in self._new if looked else []:
+            self._name(face, looked[-1])
         for held in self._held:
             if not held.detected and (not looked or held.at > looked[-1].at):
                 self._carry(held)  # no detection follows to interpolate to
@@ -180,6 +180,7 @@ class _Epoch:
             elif not starts[row]:
                 continue
             held.faces.append(face)
+        self._new = [face for face in held.faces if face.track < 0]
         alive = {self._ids.get(t.tracker_id) for t in self._tracker.tracks}
         for track in sorted(set(self._seen) - alive):
             held.ended.append(TrackEnd(track, self._seen.pop(track).pts_s, "lost"))
@@ -220,7 +221,7 @@ class _Epoch:
                 between.faces.append(_Face(box, min(last.face.confidence, face.confidence), face.track, observed=False))
 
     def _carry(self, held: _Held) -> None:
-        """Without a detection to come: the motion model's boxes of the tracks that the last one saw."""
+        """Without a detection to come: the motion model's boxes of the tracks that the last one saw, and its new faces where they were."""
         last = max((seen.at for seen in self._seen.values()), default=-1)
         pts = held.frame.pts_s
         for tracklet in self._tracker.tracks:
@@ -233,6 +234,7 @@ class _Epoch:
             box = np.clip(box, 0, [held.frame.width, held.frame.height] * 2).astype(np.float32)
             if box[2] - box[0] >= 1 and box[3] - box[1] >= 1:
                 held.faces.append(_Face(box, seen.face.confidence, track, observed=False))
+        held.faces += [replace(face, observed=False) for face in self._new]
 
     @staticmethod
     def _velocity(tracklet: object) -> np.ndarray:

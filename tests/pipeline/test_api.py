@@ -43,6 +43,29 @@ def test_stream_hands_out_frames_and_ends_when_nobody_looks(media: Path) -> None
     assert sum(1 for _ in stream(media / "d03_neutral_to_smile.mp4", max_frames=10)) == 10
 
 
+def test_a_stream_that_the_garbage_collector_closes_on_a_thread_of_its_own_run_ends(media: Path) -> None:
+    class Closes:
+        """The collector runs on whichever thread makes the object that is one too many; a sink's, here."""
+
+        name, best_effort = "closes", False
+
+        def write(self, batch: Batch) -> None:
+            assert got_one.wait(60)
+            frames.close()
+
+        def close(self) -> None:
+            closed.set()
+
+    got_one, closed = threading.Event(), threading.Event()
+    frames = stream(media / "d03_neutral_to_smile.mp4", sinks=[Closes()])
+    next(frames)
+    got_one.set()
+    assert closed.wait(60)
+    for thread in [t for t in threading.enumerate() if t.name == "fer-stream"]:
+        thread.join(60)
+        assert not thread.is_alive()
+
+
 def test_errors_come_as_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"none\.mp4"):
         run(tmp_path / "none.mp4")
@@ -61,6 +84,10 @@ def test_errors_come_as_one_sentence(tmp_path: Path) -> None:
         ({"config": {"detect": {"interval": 3}}}, "load_config"),
         ({"source": []}, "no source is named"),
         ({"source": None}, "a webcam's number"),
+        ({"source": b"film.mp4"}, "is a bytes"),
+        ({"source": [0, None]}, "is a NoneType"),
+        ({"start": "1:30"}, "expected seconds"),
+        ({"sinks": 1}, "a list of objects"),
     ],
 )
 def test_arguments_that_make_no_sense_are_one_sentence(media: Path, arguments: dict[str, Any], said: str) -> None:
@@ -122,6 +149,11 @@ def test_models_that_a_run_loaded_are_closed_at_its_end_and_the_callers_are_not(
     run(photo, models=mine)
     assert mine[0].infer(batch)
     assert len(loaded) == 1
+
+
+def test_a_reading_that_was_put_off_is_not_one_that_is_missing(media: Path) -> None:
+    config = load_config(changes={"classify.max_age_s": 2.0, "smooth.hold_s": 0.2})
+    assert run(media / "d03_neutral_to_smile.mp4", config=config, max_frames=30)["labels"]["uncertain"] == 0
 
 
 def test_settings_from_python(media: Path) -> None:

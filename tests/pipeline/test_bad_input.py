@@ -205,6 +205,7 @@ def test_a_setting_of_the_wrong_type() -> None:
     check(["--source", "demo", "--set", "detect.conf=high"], 2, "detect.conf", "high")
     check(["--source", "demo", "--imgsz", "large"], 2, "imgsz")
     check(["--source", "demo", "--set", "video.crf=yes"], 2, "video.crf", "yes or no")
+    check(["--source", "demo", "--set", "track.lost_s=.inf"], 2, "track.lost_s", "finite")
 
 
 def test_a_time_without_end(tmp_path: Path) -> None:

@@ -83,6 +83,13 @@ def test_no_face_is_found_in_pictures(media: Path, tmp_path: Path, found) -> Non
     assert not seen  # YuNet takes the dog's face for one; it is not a person's
 
 
+def test_faces_beyond_the_most_of_a_frame_are_hidden_too(media: Path, tmp_path: Path, found) -> None:
+    config = load_config(changes={"privacy": "blur", "detect.max_faces": 1})
+    summary = run(next(media.glob("d06_*")), config=config, output=tmp_path / "out.mp4", max_frames=6)
+    assert summary["faces"] == 6
+    assert not [i for i, image in pictures(tmp_path / "out.mp4", 3) if found(image)]
+
+
 def test_what_python_gets_has_no_face_either(media: Path, found) -> None:
     for frame in stream(next(media.glob("d03_*")), config=BLUR, max_frames=10):
         assert len(frame.faces) == 1

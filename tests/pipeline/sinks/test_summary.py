@@ -73,6 +73,13 @@ def test_pictures_are_counted_but_not_tracked(make):
     assert result["labels"]["happy"] == 1.0
 
 
+def test_of_a_film_of_one_frame_its_labels_are_told(make):
+    sink = SummarySink()
+    make.drive(sink, [make.frame(0, faces=make.faces([[0, 0, 9, 9]], ["sad"], ids=[1]))])
+    result = sink.result()
+    assert result["labels"]["sad"] == result["tracks_detail"][0]["shares"]["sad"] == 1.0
+
+
 def test_a_gap_weighs_a_second_at_most(make):
     sink = SummarySink()
     make.drive(sink, [make.frame(i, faces=make.faces([[0, 0, 9, 9]], [emotion], ids=[1])) for i, emotion in ((0, "sad"), (3000, "happy"))])

@@ -8,6 +8,7 @@ from frames import LIVE, PICTURE, VIDEO, detections, frame
 
 from pipeline.flow.batch import Batch, Ended
 from pipeline.stages.track import Track
+from pipeline.types import SourceInfo
 
 BOX = (100.0, 50.0, 140.0, 90.0)
 
@@ -93,6 +94,19 @@ def test_boxes_between_detections_follow_the_motion_model_live() -> None:
     out, _ = play(Track(conf=0.4), found, info=LIVE)
     assert ids(out)[4:] == [[1]] * 27
     np.testing.assert_allclose(out[29].faces.xyxy[0], moving(29)[:4], atol=3)
+
+
+@pytest.mark.parametrize(("info", "said"), [(LIVE, [[-1]] * 5 + [[1]] * 2), (VIDEO, [[1]] * 7)])
+def test_a_new_face_stays_where_it_was_until_the_next_look(info: SourceInfo, said: list[list[int]]) -> None:
+    out, _ = play(Track(conf=0.4, lookahead=6), [detections(moving(0)) if i % 5 == 0 else None for i in range(7)], info=info)
+    assert ids(out) == said
+    assert [bool(f.faces.data["observed"][0]) for f in out] == [i % 5 == 0 for i in range(7)]
+
+
+def test_a_face_first_seen_at_a_files_last_look_stays_to_its_end() -> None:
+    out, ended = play(Track(conf=0.4, lookahead=11), [detections(moving(0)), *[None] * 7])
+    assert ids(out) == [[1]] * 8
+    assert len(ended.added) == 1
 
 
 def test_live_boxes_are_not_carried_past_a_detection_that_missed_them() -> None:
