@@ -185,6 +185,14 @@ def crop_square(image: np.ndarray, xyxy: Any, margin: float = 1.0) -> np.ndarray
     return image[rows[:, None], columns]
 
 
+def square_pixels(image: np.ndarray, shape: float) -> np.ndarray:
+    """(H, W, …) uint8 of pixels `shape` times as wide as they are high -> (H, round(W × shape), …) of square ones."""
+    if shape == 1:
+        return image
+    height, width = image.shape[:2]
+    return cv2.resize(image, (max(1, round(width * shape)), height), interpolation=cv2.INTER_AREA if shape < 1 else cv2.INTER_LINEAR)
+
+
 def crop_faces(image_bgr: np.ndarray, detections: Any, margin: float | None = None) -> list[np.ndarray]:
     """Square crops of an image, one per detection, in their order, as a classifier wants them.
 

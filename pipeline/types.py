@@ -112,6 +112,11 @@ class Frame:
         return self.image.height
 
     @property
+    def pixel_shape(self) -> float:
+        """Width over height of a pixel: 1 but for anamorphic video (DV, DVD, SD cameras), where faces are squeezed as stored."""
+        return float(self.info.pixel_shape or 1)
+
+    @property
     def nbytes(self) -> int:
         """Of the picture as it was decoded."""
         return sum(plane.buffer_size for plane in self.image.planes)

@@ -20,7 +20,7 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 
 from engines.contract import LABELS, UNCERTAIN
-from engines.preprocess import crop_square
+from engines.preprocess import crop_square, square_pixels
 from pipeline.errors import SinkError, UsageError
 from pipeline.sinks.images import write_whole
 from pipeline.sinks.planes import bgr_of
@@ -252,7 +252,8 @@ class ReportSink:
         return True
 
     def _thumbnail(self, frame: Frame, box: np.ndarray) -> str | None:
-        crop = crop_square(bgr_of(frame, self._reformatter), box, 1.5)
+        shape = frame.pixel_shape
+        crop = crop_square(square_pixels(bgr_of(frame, self._reformatter), shape), box * [shape, 1, shape, 1], 1.5)
         way = cv2.INTER_AREA if len(crop) > _THUMBNAIL else cv2.INTER_CUBIC
         crop = cv2.resize(crop, (_THUMBNAIL, _THUMBNAIL), interpolation=way)
         done, data = cv2.imencode(".jpg", crop, [cv2.IMWRITE_JPEG_QUALITY, 82])

@@ -12,7 +12,7 @@ from av.video.reformatter import VideoReformatter
 
 from engines.contract import LABELS
 from engines.errors import UsageError
-from engines.preprocess import crop_square
+from engines.preprocess import crop_square, square_pixels
 from pipeline.flow.batch import Batch
 from pipeline.stages.epochs import forget
 
@@ -61,7 +61,7 @@ class _Candidate:
 
     row: int
     key: _TrackKey | None  # None: no track (pictures, faces without an id)
-    box: np.ndarray
+    box: np.ndarray  # xyxy and centre_side in square pixels
     centre_side: np.ndarray
     confidence: float
     rank: tuple[float, ...]
@@ -125,12 +125,12 @@ class Classify:
             candidates = sorted(candidates, key=lambda c: c.rank)[: self._max_faces]
         if not candidates:
             return
-        picture = self._picture(frame)
+        picture = square_pixels(self._picture(frame), frame.pixel_shape)
         for c in candidates:
             face = self._classifier.inputs([crop_square(picture, _square(c.centre_side), self._margin)])[0]
             if picture.ndim == 2 and _limited(frame.image):
                 face = cv2.LUT(face, _EXPAND).reshape(face.shape)
-            quality = quality_of(face, c.box, c.confidence, frame.width, frame.height)
+            quality = quality_of(face, c.box, c.confidence, picture.shape[1], picture.shape[0])
             faces.data["quality"][c.row] = quality
             good = quality >= self._min_quality
             if good:
@@ -145,7 +145,7 @@ class Classify:
         faces = frame.faces
         if not faces.data["observed"][row] and frame.hidden is not None:
             return None
-        box, track = faces.xyxy[row], int(faces.tracker_id[row])
+        box, track = faces.xyxy[row] * _widths(frame), int(faces.tracker_id[row])
         centre_side = np.array([(box[0] + box[2]) / 2, (box[1] + box[3]) / 2, max(box[2] - box[0], box[3] - box[1])], float)
         confidence = float(faces.confidence[row])
         if frame.info.kind == "image" or track < 0:
@@ -215,6 +215,11 @@ def quality_of(face: np.ndarray, box: np.ndarray, confidence: float, width: int,
 def _square(centre_side: np.ndarray) -> np.ndarray:
     x, y, side = centre_side
     return np.array([x - side / 2, y - side / 2, x + side / 2, y + side / 2])
+
+
+def _widths(frame: Frame) -> np.ndarray:
+    """(4,) what makes of xyxy in the frame's pixels xyxy in square ones."""
+    return np.array([frame.pixel_shape, 1, frame.pixel_shape, 1], np.float32)
 
 
 def _limited(image: av.VideoFrame) -> bool:

@@ -70,7 +70,7 @@ class Detect:
             # Pictures have nothing between them to carry a box from, and no next frame to show what this one does not.
             picture = frame.info.kind == "image"
             if picture or self._is_due(frame):
-                geometry = self._detector.geometry(frame.width, frame.height)
+                geometry = self._detector.geometry(max(1, round(frame.width * frame.pixel_shape)), frame.height)
                 groups[geometry.input_height, geometry.input_width, picture].append((frame, geometry))
         for (height, width, still), members in groups.items():
             inputs = np.full((len(members), height, width, 3), FILL, np.uint8)

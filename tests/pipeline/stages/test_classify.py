@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from fractions import Fraction
+
 import av
+import cv2
 import numpy as np
 import pytest
 from frames import PICTURE, VIDEO, detections, frame
@@ -51,6 +55,21 @@ def was_read(f) -> list[bool]:
 
 
 A, B, C, D = (10, 10, 60, 60, 0.9), (80, 10, 130, 60, 0.9), (150, 10, 200, 60, 0.9), (220, 10, 270, 60, 0.9)
+
+
+@pytest.mark.parametrize("shape", [Fraction(2), Fraction(1, 2)])
+def test_a_face_of_anamorphic_video_is_read_as_it_is_shown(shape: Fraction) -> None:
+    stored = frame(0, info=replace(VIDEO, pixel_shape=shape), picture=NOISE)
+    plain = frame(0, picture=cv2.resize(NOISE, (round(320 * shape), 180)))
+    for one, wide in ((stored, 1), (plain, float(shape))):
+        one.faces = detections((100 * wide, 40, 140 * wide, 100, 0.9))
+        one.faces.tracker_id = np.array([1])
+        one.faces.data["observed"] = np.array([True])
+    model = Recorder()
+    for one in (stored, plain):
+        Classify(model).process(Batch([one]))
+    assert np.abs(model.batches[0].astype(int) - model.batches[1]).mean() < 4
+    np.testing.assert_allclose(stored.faces.xyxy[0], [100, 40, 140, 100])
 
 
 def test_every_observed_face_is_read_within_the_budget() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 from frames import LIVE, PICTURE, VIDEO, frame
 
 from engines import load_detector
-from engines.backends.fake import FakeBackend, fixed_boxes
+from engines.backends.fake import FakeBackend, bright_blobs, fixed_boxes
 from engines.contract import DetectorContract
 from engines.detector import Detector
 from engines.manifest import Entry
@@ -43,6 +44,21 @@ def test_boxes_are_pixels_of_the_full_frame_whatever_its_size(stage: Detect) -> 
         side = one.height / 4
         expected = [one.width // 4, one.height // 4, one.width // 4 + side, one.height / 2]
         assert np.abs(one.faces.xyxy[0] - expected).max() <= 0.02 * one.height
+
+
+def test_anamorphic_video_is_looked_at_as_it_is_shown() -> None:
+    stored = frame(0, info=SourceInfo("dv", "video", 160, 180, pixel_shape=Fraction(2)), picture=bright(320, 180)[:, ::2])
+    plain = frame(0, info=VIDEO, picture=bright(320, 180))
+    seen: list[np.ndarray] = []
+
+    def answer(images: np.ndarray):
+        seen.append(images)
+        return bright_blobs(images)
+
+    entry = Entry("fake", "detector", Path("fake.detector"), DetectorContract())
+    Detect(Detector(FakeBackend("detector", answer), entry)).process(Batch([stored, plain]))
+    assert [len(images) for images in seen] == [2]  # of one shape
+    np.testing.assert_allclose(stored.faces.xyxy * [2, 1, 2, 1], plain.faces.xyxy, atol=1)
 
 
 def test_every_third_frame_is_looked_at_and_an_epoch_begins_anew(stage: Detect) -> None:
