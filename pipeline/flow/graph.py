@@ -81,7 +81,9 @@ class Pipeline:
         self._sinks: list[SinkWorker] = []
         outlets: list[tuple[Sink, Sender[Parcel]]] = []
         for sink in sinks:
-            outlet, inlet = self._open_parcels(sink.name, channel_capacity)
+            outlet: Sender[Parcel]
+            outlet, inlet = open_channel(channel_capacity, self._scope)
+            self._channels[sink.name] = inlet
             outlets.append((sink, outlet))
             self._sinks.append(SinkWorker(sink, inlet, self._control))
         fan_out = FanOut(outlets, self._ledger)
@@ -93,7 +95,9 @@ class Pipeline:
             if position == len(groups) - 1:
                 self._groups.append(GroupWorker(group, take, close_input, fan_out.send, fan_out.close, live, self._control))
                 break
-            sender, receiver = self._open_batches("+".join(stage.name for stage in groups[position + 1]), channel_capacity)
+            sender: Sender[Batch]
+            sender, receiver = open_channel(channel_capacity, self._scope)
+            self._channels["+".join(stage.name for stage in groups[position + 1])] = receiver
             self._groups.append(GroupWorker(group, take, close_input, sender.send, sender.close, live, self._control))
             take, close_input = receiver.receive, receiver.close
 
@@ -177,16 +181,6 @@ class Pipeline:
     def _workers(self) -> list[Worker]:
         """In the order in which they are closed, the reverse of that in which they start to matter."""
         return [*self._sources, *reversed(self._sinks), *reversed(self._groups)]
-
-    def _open_parcels(self, name: str, capacity: int) -> tuple[Sender[Parcel], Receiver[Parcel]]:
-        ends: tuple[Sender[Parcel], Receiver[Parcel]] = open_channel(capacity, self._scope)
-        self._channels[name] = ends[1]
-        return ends
-
-    def _open_batches(self, name: str, capacity: int) -> tuple[Sender[Batch], Receiver[Batch]]:
-        ends: tuple[Sender[Batch], Receiver[Batch]] = open_channel(capacity, self._scope)
-        self._channels[name] = ends[1]
-        return ends
 
     def _work(self) -> None:
         for worker in (*self._sinks, *self._groups):

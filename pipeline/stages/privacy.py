@@ -25,6 +25,7 @@ import cv2
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
+from engines.preprocess import iou_with
 from pipeline.flow.batch import Batch
 from pipeline.stages.epochs import forget
 
@@ -112,7 +113,7 @@ class _Epoch:
         self._groups += len(boxes)
         if self._moments and len(boxes) and len(self._moments[-1].boxes):
             before = self._moments[-1]
-            overlaps = _overlaps(boxes, before.boxes)
+            overlaps = iou_with(boxes, before.boxes)
             groups = np.where(overlaps.max(1) >= _SAME, before.groups[overlaps.argmax(1)], groups)
         ids = [] if frame.faces is None or frame.faces.tracker_id is None else frame.faces.tracker_id
         tracks = {int(track): frame.faces.xyxy[i] / scale for i, track in enumerate(ids) if track >= 0}
@@ -233,13 +234,6 @@ def _suspects(frame: Frame) -> np.ndarray:
         found.append(frame.faces.xyxy if frame.hidden is None else frame.faces.xyxy[~frame.faces.data["observed"]])
     boxes = np.concatenate([np.empty((0, 4)), *found])
     return boxes[np.isfinite(boxes).all(1) & (boxes[:, 2:] > boxes[:, :2]).all(1)] / _scale(frame)
-
-
-def _overlaps(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """(N, 4), (M, 4) -> (N, M) intersection over union."""
-    shared = np.maximum(np.minimum(a[:, None, 2:], b[None, :, 2:]) - np.maximum(a[:, None, :2], b[None, :, :2]), 0).prod(-1)
-    area_a, area_b = (a[:, 2:] - a[:, :2]).prod(1), (b[:, 2:] - b[:, :2]).prod(1)
-    return shared / (area_a[:, None] + area_b[None] - shared)
 
 
 def _scale(frame: Frame) -> np.ndarray:
