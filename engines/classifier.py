@@ -31,7 +31,7 @@ class Classifier:
         self.device = engine.device
         self.head = head
         self._engine = engine
-        self._output = self._find_output()
+        self._output = _output_of(engine, entry, contract.heads, head)
         self._float = self._check_input()
         self._mean, self._std = self._per_channel("mean"), self._per_channel("std")
         self._temperature = float(contract.temperature.get(head, 1.0))
@@ -84,9 +84,7 @@ class Classifier:
             raise UsageError(f"infer expected (N, {channels}, {size}, {size}) uint8, got {got}; inputs() makes it from crops")
         if len(batch) == 0:
             return np.zeros((0, len(self.labels)), np.float32)
-        if self._float is not None:
-            batch = ((batch - self._mean) / self._std).astype(self._float)
-        answer = self._engine.infer([batch])[self._output].astype(np.float32)
+        answer = self._engine.infer([self._prepared(batch)])[self._output].astype(np.float32)
         if answer.shape != (len(batch), len(self.labels)):
             wanted = f"{len(self.labels)} columns: {', '.join(self.labels)}"
             raise ModelError(f"{self.name} answers {answer.shape} for {len(batch)} crops; expected {wanted}")
@@ -96,16 +94,9 @@ class Classifier:
         """Frees the model; idempotent."""
         self._engine.close()
 
-    def _find_output(self) -> int:
-        names = [spec.name for spec in self._engine.outputs]
-        if self.head in names:
-            return names.index(self.head)
-        if self.head in self.contract.heads and len(names) == len(self.contract.heads):
-            return self.contract.heads.index(self.head)
-        if len(names) == 1 and not self.entry.declared and self.head in HEADS:
-            return 0  # a user's model with one output: whatever head the configuration names, it is meant
-        heads = self.contract.heads if self.entry.declared else names
-        raise UsageError(f"{self.name} has no head {self.head!r}; it has {', '.join(heads)}")
+    def _prepared(self, batch: np.ndarray) -> np.ndarray:
+        """What inputs() made -> the model's own levels and type, of the same shape."""
+        return batch if self._float is None else ((batch - self._mean) / self._std).astype(self._float)
 
     def _check_input(self) -> Any:
         """The numpy type of a float input, None for uint8."""
@@ -130,6 +121,18 @@ class Classifier:
             wanted = "one finite number" + (" above 0" if field == "std" else "") + (", or one per channel (3)" if channels == 3 else "")
             raise ModelError(f"{self.name} has {field}={', '.join(f'{v:g}' for v in values) or 'nothing'}; expected {wanted}")
         return values.reshape(1, -1, 1, 1)
+
+
+def _output_of(engine: Backend, entry: manifest.Entry, heads: Sequence[str], head: str) -> int:
+    """Which of the outputs is that head. Raises UsageError where none is."""
+    names = [spec.name for spec in engine.outputs]
+    if head in names:
+        return names.index(head)
+    if head in heads and len(names) == len(heads):
+        return heads.index(head)
+    if len(names) == 1 and not entry.declared and head in HEADS:
+        return 0  # a user's model with one output: whatever head the configuration names, it is meant
+    raise UsageError(f"{entry.name} has no head {head!r}; it has {', '.join(heads if entry.declared else names)}")
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
@@ -162,22 +165,23 @@ def load_classifier(
     entry, choice = select.for_entry(entry, backend, device, precision=precision)
     engine = select.open_backend(entry.path, choice, threads=threads, precision=precision, purpose="classifier", options=options)
     if not entry.declared and choice.backend != "fake":
-        entry = dataclasses.replace(entry, contract=_contract_of(entry, engine, parsed))
+        entry = dataclasses.replace(entry, contract=_contract_of(entry, engine, parsed, head))
     return Classifier(engine, entry, head=head)
 
 
-def _contract_of(entry: manifest.Entry, engine: Backend, parsed: OnnxFile | None) -> ClassifierContract:
-    """What can be known of a user's model."""
+def _contract_of(entry: manifest.Entry, engine: Backend, parsed: OnnxFile | None, head: str) -> ClassifierContract:
+    """What can be known of a user's model, as far as answers go of that head."""
     metadata = parsed.metadata if parsed else {}
     outputs = engine.outputs
     if not engine.inputs or not outputs:
         raise ModelError(f"{entry.path} has no input or no output; it is not a classifier")
     shape = engine.inputs[0].shape
-    values: dict[str, Any] = {"heads": tuple(spec.name for spec in outputs)}
+    heads = tuple(spec.name for spec in outputs)
+    output, values = _output_of(engine, entry, heads, head), dict[str, Any](heads=heads)
     if len(shape) == 4:
         values["colour"] = "rgb" if shape[1] == 3 else "grey"
         values["input_size"] = shape[2] or ClassifierContract.input_size
-    columns = outputs[0].shape[-1] if outputs[0].shape else None
+    columns = outputs[output].shape[-1] if outputs[output].shape else None
     labels = _labels_of(entry, metadata)
     if columns is not None and columns != len(labels):
         raise ModelError(
@@ -188,7 +192,7 @@ def _contract_of(entry: manifest.Entry, engine: Backend, parsed: OnnxFile | None
     for key in ("crop_margin", "mean", "std"):
         if key in metadata:
             values[key] = _numbers(entry, key, metadata[key])
-    if ends_in_softmax(parsed) if parsed is not None else _xml_ends_in_softmax(entry.path):
+    if ends_in_softmax(parsed, output) if parsed is not None else _xml_ends_in_softmax(entry.path, output):
         values["output"] = "probabilities"
     return ClassifierContract(**values)
 
@@ -206,12 +210,12 @@ def _labels_of(entry: manifest.Entry, metadata: dict[str, str]) -> tuple[str, ..
     return labels
 
 
-def _xml_ends_in_softmax(path: Path) -> bool:
+def _xml_ends_in_softmax(path: Path, output: int) -> bool:
     if path.suffix.lower() != ".xml":
         return False
     import openvino
 
-    node = openvino.Core().read_model(str(path)).get_results()[0]
+    node = openvino.Core().read_model(str(path)).get_results()[output]
     while node.get_type_name() in ("Result", "Convert", "Reshape", "Squeeze", "Unsqueeze"):
         node = node.input_value(0).get_node()
     return bool(node.get_type_name() == "Softmax")

@@ -176,6 +176,8 @@ def export_detector(checkpoint: Path, output: Path | None, overwrite: bool) -> N
     from engines.build.onnx_from_checkpoint import onnx_from_checkpoint
 
     output = output or checkpoint.with_suffix(".onnx")
+    if output.suffix.lower() != ".onnx":
+        raise UsageError(f"a detector is exported as .onnx, got {output.name}; give such a name with --output")
     if output.exists() and not overwrite:
         raise UsageError(f"{output} exists; give another --output, or --overwrite")
     if not output.parent.is_dir():
@@ -191,6 +193,10 @@ def main() -> None:
     except FerError as error:
         click.echo(f"fer-build: {error}", err=True)
         sys.exit(error.exit_code)
+    except OSError as error:  # a full disk, a folder of somebody else's
+        file, reason = error.filename or "a file", error.strerror or error
+        click.echo(f"fer-build: cannot read or write {file} ({reason}); make room, or give another", err=True)
+        sys.exit(1)
 
 
 if __name__ == "__main__":

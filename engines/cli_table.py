@@ -41,7 +41,7 @@ def text_of(rows: Sequence[Row], *, brief: bool = False) -> str:
     for head in heads:
         table.add_column(head, justify="right")
     for row in rows:
-        if row.problem:
+        if not row.ms:
             continue
         cells = [*(f"{row.ms[batch]:.2f}" for batch in batches), f"{row.load_s:.2f}"]
         if not brief:

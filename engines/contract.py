@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from math import inf
+from typing import Any
 
 LABELS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 """The seven expressions, in the order of every array, column and file of this project."""
@@ -55,3 +58,36 @@ class ClassifierContract:
     one per channel in the order of the input (R, G, B); what torchvision writes for levels 0…1 is 255 times that here."""
     output: str = "logits"
     """"logits", or "probabilities" for a model that ends in a softmax."""
+
+
+def _among(*known: str) -> tuple[str, Callable[[Any], bool]]:
+    return " or ".join(known), lambda value: value in known
+
+
+def _within(low: float, high: float) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, int | float) and not isinstance(value, bool) and low < value < high
+
+
+def _each(sound: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: value != () and all(map(sound, value if isinstance(value, tuple) else (value,)))
+
+
+def _are_names(value: Any) -> bool:
+    return isinstance(value, tuple) and _each(lambda name: isinstance(name, str))(value) and len(set(value)) == len(value)
+
+
+_COUNT = "a whole number from 1 on", lambda value: type(value) is int and value > 0
+_SHARE = "a number between 0 and 1", _within(0, 1)
+_SHARE_OR_ALL = "a number from 0 to 1", lambda value: value in (0, 1) or _within(0, 1)(value)
+_NAMES = "a list of names, each once", _are_names
+
+SOUND: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "kind": _among("yolo", "yunet", "scrfd"), "stride": _COUNT, "imgsz": _COUNT, "conf": _SHARE, "iou": _SHARE, "vote": _SHARE_OR_ALL,
+    "mirror": ("true or false", lambda value: isinstance(value, bool)),
+    "labels": _NAMES, "heads": _NAMES, "input_size": _COUNT, "colour": _among("grey", "rgb"), "output": _among("logits", "probabilities"),
+    "crop_margin": ("a number above 0", _within(0, inf)), "min_confidence": _SHARE_OR_ALL,
+    "temperature": ("a number above 0 for each head", lambda value: isinstance(value, dict) and all(map(_within(0, inf), value.values()))),
+    "mean": ("a number, or one per channel", _each(_within(-inf, inf))),
+    "std": ("a number above 0, or one per channel", _each(_within(0, inf))),
+}  # fmt: skip
+"""Field of a contract -> what it must be, and whether a value is that: files are edited by hand."""

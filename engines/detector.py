@@ -136,13 +136,14 @@ class Detector:
             fused.append((xyxy[good], confidence[good]))
         return fused
 
+    def _prepared(self, batch: np.ndarray) -> np.ndarray:
+        """(N, H, W, 3) uint8 RGB -> the model's own layout, levels and type."""
+        batch = batch.transpose(0, 3, 1, 2) if self._channels_first else batch
+        return batch if self._float is None else batch.astype(self._float) / self._float(255)
+
     def _infer(self, batch: np.ndarray, floor: float, *, still: bool = False) -> list[tuple[np.ndarray, np.ndarray]]:
-        if self._channels_first:
-            batch = batch.transpose(0, 3, 1, 2)
-        if self._float is not None:
-            batch = batch.astype(self._float) / self._float(255)
         run = getattr(self._engine, "infer_any_shape", self._engine.infer) if still else self._engine.infer
-        raw = run([batch])[0]
+        raw = run([self._prepared(batch)])[0]
         if raw.ndim != 3 or raw.shape[1] != 5:
             raise ModelError(f"{self.name} answers {raw.shape}; expected {_WANTED}")
         return [self._decode(one, floor) for one in raw]
@@ -247,6 +248,8 @@ def load_detector(
     not fit this machine anew, "never" says what differs and the command. `options`: the backend's own, such as
     {"compile": True} for torch. Raises UsageError, ModelError, EngineError: one sentence each.
     """
+    if imgsz is not None:
+        select.check_count("imgsz", imgsz)
     settings: dict[str, Any] = {"conf": conf, "imgsz": imgsz, "iou": iou, "floor": floor}
     if backend == "fake":
         entry = manifest.Entry("fake", "detector", Path("fake.detector"), DetectorContract(), sha256="fake")
@@ -255,20 +258,20 @@ def load_detector(
     model = select.default_model("detector", backend, device, precision) if model is None else model
     fit.made_to_fit(model, device=device, precision=precision, imgsz=imgsz, rebuild=rebuild)
     entry = manifest.find(model, "detector", unsafe_pickle=unsafe_pickle)
-    kind: type[Detector] = Detector
+    from engines.scrfd import ScrfdDetector, is_scrfd, scrfd_entry  # imports this module
+
     if entry.path.suffix.lower() == ".onnx" and not entry.declared:
         parsed = read_onnx(entry.path)
         if {"cls_8", "obj_8", "bbox_8"} <= {tensor.name for tensor in parsed.outputs} or "yunet" in entry.path.name.lower():
             return _yunet(entry, backend, device, settings)
-        from engines.scrfd import ScrfdDetector, is_scrfd, scrfd_entry  # imports this module
-
         if is_scrfd(parsed):
-            kind, entry = ScrfdDetector, scrfd_entry(entry)
+            entry = scrfd_entry(entry)
     assert isinstance(entry.contract, DetectorContract)
     entry, choice = select.for_entry(entry, backend, device, precision=precision, imgsz=imgsz or entry.contract.imgsz)
     engine = select.open_backend(
         entry.path, choice, threads=threads, precision=precision, requests=requests, purpose="detector", options=options
     )
+    kind = ScrfdDetector if isinstance(entry.contract, DetectorContract) and entry.contract.kind == "scrfd" else Detector
     return kind(engine, entry, **settings)
 
 

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from engines.contract import ClassifierContract, DetectorContract
+from engines.contract import SOUND, ClassifierContract, DetectorContract
 from engines.errors import ModelError, UsageError
 
 MODELS = Path(__file__).parent / "models"
@@ -23,7 +23,7 @@ TASKS = ("detector", "classifier")
 DEFAULTS = {"detector": "yolo11n_face", "classifier": "emotion_cnn"}
 """What `model=None` means."""
 INT8 = {"yolo11n_face": "yolo11n_face_int8", "emotion_cnn": "emotion_cnn_int8"}
-"""A default's twin in int8 that answers as well; what `auto` takes instead on CPUs that are fastest at int8."""
+"""A default's twin in int8 that answers as well; what `auto` takes instead on CPUs that are fastest at int8 (see outdated_twin)."""
 SUFFIXES = (".onnx", ".xml", ".engine", ".pt")
 _CONTRACTS: dict[str, Any] = {"detector": DetectorContract, "classifier": ClassifierContract}
 
@@ -82,8 +82,18 @@ def shipped(folder: Path = MODELS) -> dict[str, Entry]:
         return {name: _entry(name, models[name], folder) for name in sorted(models)}
     except OSError as error:
         raise ModelError(f"cannot read the list of models {path}: {error.strerror}; reinstall fer-stream") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ModelError(f"{path} is not a valid list of models ({type(error).__name__}: {error}); reinstall fer-stream") from error
+
+
+def outdated_twin(name: str, folder: Path = MODELS) -> str:
+    """Why a model's twin in int8 does not stand for it, and what makes it anew; empty where it does, or where there is none."""
+    models = shipped(folder)
+    model, twin = models.get(name), models.get(INT8.get(name, ""))
+    if model is None or twin is None or twin.source.get("source_sha256") == model.sha256:
+        return ""
+    again = twin.source.get("made_by", f"fer-build engine {name} --precision int8 --calibration … --data … --ship")
+    return f"{twin.name} was made of other weights than those of {name}, which runs in its place; make it anew: {again}"
 
 
 def _entry(name: str, values: dict[str, Any], folder: Path) -> Entry:
@@ -96,8 +106,15 @@ def _entry(name: str, values: dict[str, Any], folder: Path) -> Entry:
 
 
 def contract_from(task: str, values: Mapping[str, Any]) -> DetectorContract | ClassifierContract:
-    """A contract from JSON: lists become tuples; an unknown field is a TypeError."""
-    return _CONTRACTS[task](**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+    """A contract from JSON: lists become tuples. TypeError for an unknown field, ValueError for a value that makes no sense."""
+    contract: DetectorContract | ClassifierContract = _CONTRACTS[task](
+        **{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+    )
+    for key, value in vars(contract).items():
+        wanted, sound = SOUND[key]
+        if not sound(value):
+            raise ValueError(f"{key} is {value!r}, expected {wanted}")
+    return contract
 
 
 def register(
@@ -201,7 +218,7 @@ def sidecar_of(path: Path) -> Path:
 
 def _built(path: Path, task: str) -> Entry:
     """What `fer-build engine` made carries its model's contract in the .json beside it."""
-    from engines.sidecar import check_source, read_sidecar
+    from engines.sidecar import build_command, check_source, read_sidecar
 
     sidecar = read_sidecar(path)
     source = shipped().get(sidecar.source)
@@ -211,6 +228,7 @@ def _built(path: Path, task: str) -> Entry:
         raise UsageError(f"{path} is a {sidecar.task}, and a {task} was asked for; give another file")
     try:
         contract = contract_from(task, sidecar.contract)
-    except TypeError as error:
-        raise ModelError(f"the .json beside {path} holds a contract of another version ({error}); build it anew") from error
+    except (TypeError, ValueError) as error:
+        anew = build_command(path, sidecar)
+        raise ModelError(f"the .json beside {path} holds no contract of a {task} ({error}); build it anew: {anew}") from error
     return Entry(name=path.name, task=task, path=path, contract=contract, sha256=sidecar.sha256, declared=True)

@@ -8,6 +8,7 @@ hostile file, the metadata and tensor names of a user's model, and the graph for
 
 from __future__ import annotations
 
+import contextlib
 import json
 import mmap
 import struct
@@ -101,7 +102,7 @@ def _model(view: memoryview, budget: protobuf.Budget) -> OnnxFile:
             graph = value
         elif number == 8:
             parts = dict(protobuf.fields(value, budget))
-            if not bytes(parts.get(1, b"")):
+            if not protobuf.text(parts.get(1, b"")):
                 opset = int(parts.get(2, 0))
         elif number == 14:
             parts = dict(protobuf.fields(value, budget))
@@ -175,7 +176,7 @@ def _attribute(view: memoryview, budget: protobuf.Budget) -> tuple[str, Any]:
         elif number == 3:
             single = protobuf.signed(value)
         elif number == 4:
-            single = bytes(value)
+            single = bytes(memoryview(value))
         elif number == 5:
             single = _tensor(value, budget)[1]
         elif number == 7:
@@ -245,9 +246,9 @@ def _value_info(view: memoryview, budget: protobuf.Budget) -> Tensor:
     return Tensor(name, dtype, tuple(shape))
 
 
-def ends_in_softmax(parsed: OnnxFile) -> bool:
-    """Whether the first output is probabilities already; behind the softmax may stand what changes no values."""
-    node = parsed.producer(parsed.outputs[0].name)
+def ends_in_softmax(parsed: OnnxFile, output: int) -> bool:
+    """Whether that output is probabilities already; behind the softmax may stand what changes no values."""
+    node = parsed.producer(parsed.outputs[output].name)
     while node is not None and node.op in ("Identity", "Cast", "Flatten", "Reshape", "Squeeze", "Unsqueeze"):
         node = parsed.producer(node.inputs[0])
     return node is not None and node.op == "Softmax"
@@ -267,13 +268,16 @@ def labels_in(metadata: dict[str, str]) -> tuple[str, ...] | None:
         except (ValueError, SyntaxError, RecursionError, MemoryError):
             continue
         if isinstance(value, dict):
-            try:
-                places = {int(key): name for key, name in value.items()}
-            except (TypeError, ValueError):
-                places = {index: name for name, index in value.items()}
-            if sorted(map(str, places)) != sorted(map(str, range(len(value)))):
-                return None
-            value = [places[index] for index in range(len(value))]
-        if isinstance(value, list | tuple):
-            return tuple(str(label) for label in value)
-    return tuple(part.strip() for part in text.split(",")) if "," in text and text.strip()[:1] not in ("[", "{") else None
+            value = _in_order(value)
+        if isinstance(value, list | tuple) and all(isinstance(label, str) for label in value):
+            return tuple(value)
+    return tuple(part.strip() for part in text.split(",")) if "," in text and text.strip()[:1] not in ("[", "{", "(") else None
+
+
+def _in_order(names: dict[Any, Any]) -> list[Any] | None:
+    """The names of a mapping by index 0, 1 … or to it; None where it is neither."""
+    for pairs in (names.items(), ((index, name) for name, index in names.items())):
+        with contextlib.suppress(TypeError, ValueError, OverflowError, KeyError):
+            places = {int(index): name for index, name in pairs}
+            return [places[index] for index in range(len(names))]
+    return None

@@ -64,7 +64,8 @@ def fields(view: memoryview, budget: Budget) -> Iterator[tuple[int, Any]]:
 
 
 def text(value: Any) -> str:
-    return bytes(value).decode("utf-8")
+    """Raises TypeError for a number, of which bytes() would make as many zeros."""
+    return bytes(memoryview(value)).decode("utf-8")
 
 
 def signed(value: int) -> int:

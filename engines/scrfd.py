@@ -20,6 +20,7 @@ from engines.preprocess import nms
 
 STRIDES = (8, 16, 32)
 _ANCHORS = 2
+_WANTED = "scores (anchors, 1) and boxes (anchors, 4) of three strides, as SCRFD has"
 _CONTRACT = DetectorContract(kind="scrfd", conf=0.5, iou=0.4)
 
 
@@ -42,17 +43,25 @@ class ScrfdDetector(Detector):
         if len(inputs) != 1 or len(shape) != 4 or shape[1] != 3:
             got = "; ".join(f"{spec.name} {spec.shape}" for spec in inputs)
             raise ModelError(f"{self.name} takes {got}; expected one input of images, (N, 3, H, W) float, as SCRFD has")
+        outputs = [spec.shape for spec in self._engine.outputs]
+        if any(sum(not shape or (len(shape) < 4 and shape[-1] in (width, None)) for shape in outputs) < len(STRIDES) for width in (1, 4)):
+            raise ModelError(f"{self.name} answers {'; '.join(map(str, outputs))}; expected {_WANTED}")
+        self._channels_first = True
         self._fixed = (shape[3], shape[2]) if shape[2] and shape[3] else None
 
+    def _prepared(self, batch: np.ndarray) -> np.ndarray:
+        return (batch.transpose(0, 3, 1, 2).astype(np.float32) - 127.5) / 128
+
     def _infer(self, batch: np.ndarray, floor: float, *, still: bool = False) -> list[tuple[np.ndarray, np.ndarray]]:
-        images = (batch.transpose(0, 3, 1, 2).astype(np.float32) - 127.5) / 128
         # One by one: these exports lay the anchors of a batch's images out in more than one way.
-        return [self._boxes(self._engine.infer([image[None]]), batch.shape[1:3], floor) for image in images]
+        return [self._boxes(self._engine.infer([image[None]]), batch.shape[1:3], floor) for image in self._prepared(batch)]
 
     def _boxes(self, answers: Any, size: tuple[int, ...], floor: float) -> tuple[np.ndarray, np.ndarray]:
         scores, distances = (
             sorted((a.reshape(-1, width) for a in answers if a.shape[-1] == width), key=len, reverse=True) for width in (1, 4)
         )
+        if not len(scores) == len(distances) == len(STRIDES):
+            raise ModelError(f"{self.name} answers {'; '.join(str(a.shape) for a in answers)}; expected {_WANTED}")
         xyxy, confidence = [], []
         for stride, score, distance in zip(STRIDES, scores, distances, strict=True):
             rows, columns = np.mgrid[: size[0] // stride, : size[1] // stride]

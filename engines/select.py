@@ -12,6 +12,7 @@ import functools
 import importlib
 import importlib.util
 import logging
+import numbers
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -136,11 +137,17 @@ def default_model(
 ) -> str:
     """The shipped model that `model=None` means on this machine: in int8 where OpenVINO runs it, on a CPU that is fastest at that.
 
-    Not where a GPU would run it, nor where a `precision` is asked for. Raises UsageError for names that do not exist.
+    Not where a GPU would run it, nor where a `precision` is asked for, nor one that was made of other weights. Raises UsageError for
+    names that do not exist.
     """
     name = manifest.DEFAULTS[task]
     on_openvino = backend in ("auto", "openvino") and _gpu(backend, device, gpus) is None and installed("openvino")
-    return manifest.INT8[name] if on_openvino and precision is None and cpu.int8_is_fastest() else name
+    if not (on_openvino and precision is None and cpu.int8_is_fastest()):
+        return name
+    if outdated := manifest.outdated_twin(name):
+        log.warning(outdated)
+        return name
+    return manifest.INT8[name]
 
 
 def check(backend: str, device: str, model: Any = None) -> None:
@@ -152,6 +159,12 @@ def check(backend: str, device: str, model: Any = None) -> None:
         _gpu(backend, device)
     else:
         choose(backend, device)
+
+
+def check_count(name: str, value: Any) -> None:
+    """Raises UsageError for what is not a whole number from 1 on."""
+    if not isinstance(value, numbers.Integral) or int(value) < 1:
+        raise UsageError(f"{name} must be 1 or more, a whole number, got {value!r}")
 
 
 def check_packages(path: Path, backend: str, instead: str) -> None:
@@ -259,6 +272,10 @@ def open_backend(
     options: Mapping[str, Any] | None = None,
 ) -> Backend:
     """Opens `path` with what choose() found, and says so in one log line. `options`: the backend's own, see its OPTIONS."""
+    check_count("threads", 1 if threads is None else threads)
+    check_count("requests", requests)
+    if not isinstance(options, Mapping | None):
+        raise UsageError(f"options must map names to values, such as {{'compile': True}}, got {options!r}")
     module, name = BACKENDS[choice.backend][0].split(":")
     try:
         kind: Any = getattr(importlib.import_module(module), name)

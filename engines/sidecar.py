@@ -19,6 +19,8 @@ from engines.manifest import sha256_of
 from engines.manifest import sidecar_of as sidecar_path
 
 FORMAT = 1
+_KINDS: dict[str, Any] = {"str": str, "Mapping[str, Any]": Mapping}
+"""Annotation of a field -> what it must be where a person has edited it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,17 +97,22 @@ def read_sidecar(engine: Path) -> Sidecar:
 def read_description(engine: Path) -> Sidecar:
     """The sidecar alone: the built file may be missing or another. Raises ModelError where it is missing or is none."""
     path = sidecar_path(engine)
+    backend = {".onnx": "onnx", ".xml": "openvino"}.get(engine.suffix.lower(), "tensorrt")
+    anew = f"fer-build engine MODEL --backend {backend} --output {engine}"
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         if values["profile"] is not None:
             shapes = (tuple(map(int, values["profile"][key])) for key in ("min", "opt", "max"))
             values["profile"] = Profile(values["profile"]["input"], *shapes)
-        sidecar = Sidecar(**{**values, **{key: tuple(values[key]) for key in ("compute_capabilities", "outputs")}})
+        sidecar = Sidecar(**{**values, **{key: tuple(map(str, values[key])) for key in ("compute_capabilities", "outputs")}})
+        for field in dataclasses.fields(sidecar):
+            if not isinstance(value := getattr(sidecar, field.name), _KINDS.get(str(field.type), object)):
+                raise TypeError(f"{field.name} is {value!r}")
     except FileNotFoundError as error:
-        raise ModelError(f"{engine} has no {path.name} beside it, which says what it runs on; build it anew: {_ANEW}{engine}") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"{engine} has no {path.name} beside it, which says what it runs on; build it anew: {anew}") from error
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         reason = f"{type(error).__name__}: {error}"
-        raise ModelError(f"{path} does not describe an engine ({reason}); build it anew: {_ANEW}{engine}") from error
+        raise ModelError(f"{path} does not describe an engine ({reason}); build it anew: {anew}") from error
     if sidecar.format != FORMAT:
         command = build_command(engine, sidecar)
         raise ModelError(f"{path} is of format {sidecar.format}, this fer-stream reads {FORMAT}; build it anew: {command}")
@@ -165,6 +172,3 @@ def build_command(engine: Path, sidecar: Sidecar) -> str:
 def imgsz_of(sidecar: Sidecar) -> int | None:
     """Longest side of a picture that a detector's engine takes; None for a classifier's, and for what takes any."""
     return max(sidecar.profile.max[1:]) if sidecar.profile is not None and sidecar.task == "detector" else None
-
-
-_ANEW = "fer-build engine MODEL --backend tensorrt --output "

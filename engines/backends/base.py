@@ -76,7 +76,9 @@ def in_parts(
     for start in range(0, count, size):
         part = [np.ascontiguousarray(array[start : start + size]) for array in arrays]
         have = len(part[0])
-        if fill and have < size:
+        filled = fill and have < size
+        if filled:
             part = [np.concatenate([a, np.zeros((size - have, *a.shape[1:]), a.dtype)]) for a in part]
-        parts.append([answer[:have] for answer in run(part)])
+        answers = run(part)  # cut where filled alone: SCRFD's answers for one picture have no axis of the batch
+        parts.append([answer[:have] for answer in answers] if filled else answers)
     return parts[0] if len(parts) == 1 else [np.concatenate(column) for column in zip(*parts, strict=True)]

@@ -34,8 +34,6 @@ class OnnxRuntimeBackend:
         """`provider`: what runs on a GPU: "cuda", or "tensorrt", which builds an engine for each shape at its first use."""
         if precision not in (None, "f32"):
             raise UsageError(f"the backend onnxruntime computes in f32, got precision {precision!r}")
-        if threads is not None and threads < 1:
-            raise UsageError(f"threads must be 1 or more, got {threads}")
         if provider is not None and not device.startswith("cuda"):
             raise EngineError(f"the provider {provider} of onnxruntime needs an NVIDIA GPU, got device {device}; leave it out, or use cuda")
         if path.suffix.lower() != ".onnx":

@@ -69,8 +69,6 @@ class OpenVinoBackend:
     ) -> Self:
         if device not in ("cpu", "auto"):
             raise EngineError(f"the backend openvino runs on cpu here, got device {device!r}; use backend='torch' for a GPU")
-        if threads is not None and threads < 1:
-            raise UsageError(f"threads must be 1 or more, got {threads}")
         if path.suffix.lower() == ".xml":
             _check_xml(path)
         core = _shared_core()

@@ -64,8 +64,6 @@ class TorchBackend:
     ) -> Self:  # fmt: skip
         if precision not in (None, *_AUTOCAST):
             raise UsageError(f"precision must be one of {', '.join(_AUTOCAST)}, got {precision!r}")
-        if threads is not None and threads < 1:
-            raise UsageError(f"threads must be 1 or more, got {threads}")
         place = torch.device("cpu" if device == "auto" else device)
         if place.type == "cuda" and not torch.cuda.is_available():
             raise EngineError(f"this torch cannot use {device}; install its CUDA build, or use device cpu")

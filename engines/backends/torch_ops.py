@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -25,6 +26,8 @@ class Unknown(Exception):
 
 def _pads(a: dict[str, Any], x: Tensor, dims: int, kernel: Sequence[int]) -> tuple[list[int], bool]:
     """ONNX (begin…, end…) pads; whether both ends are alike."""
+    if len(kernel) != dims:
+        raise Unknown(f"pooling over {len(kernel)} axes")
     mode = a.get("auto_pad", b"NOTSET")
     if mode == b"NOTSET":
         pads = a.get("pads") or [0] * (2 * dims)
@@ -66,6 +69,8 @@ def _average_pool(a: dict[str, Any], x: Tensor) -> Tensor:
     pads, even = _pads(a, x, 2, kernel)
     if not even:
         raise Unknown("AveragePool with uneven padding")
+    if set(a.get("dilations") or [1]) != {1}:
+        raise Unknown("AveragePool with dilations")
     return F.avg_pool2d(x, kernel, a.get("strides") or 1, pads[:2], bool(a.get("ceil_mode", 0)), bool(a.get("count_include_pad", 0)))
 
 
@@ -98,27 +103,35 @@ def _split(a: dict[str, Any], x: Tensor, sizes: Tensor | None = None) -> tuple[T
     return torch.split(x, list(parts), axis)
 
 
+_HALVES = (b"half_pixel", b"pytorch_half_pixel")
+_NEAREST = {(b"asymmetric", b"floor"), *itertools.product(_HALVES, (b"round_prefer_floor", b"round_prefer_ceil"))}
+"""What torch's nearest is, by a whole factor."""
+
+
 def _resize(a: dict[str, Any], x: Tensor, roi: Tensor | None = None, scales: Tensor | None = None, sizes: Tensor | None = None) -> Tensor:
-    target = _ints(sizes)[2:]
-    if not target and scales is not None:
-        target = [int(side * scale) for side, scale in zip(x.shape[2:], scales.tolist()[2:], strict=True)]
-    mode = a.get("mode", b"nearest")
-    transform = a.get("coordinate_transformation_mode", b"half_pixel")
-    if mode == b"nearest":
-        if transform == b"asymmetric" and a.get("nearest_mode", b"round_prefer_floor") != b"floor":
-            raise Unknown("Resize nearest with that rounding")
-        if any(t % n for t, n in zip(target, x.shape[2:], strict=True)):
+    if a.get("axes") or a.get("antialias") or a.get("keep_aspect_ratio_policy", b"stretch") != b"stretch":
+        raise Unknown("Resize with axes, antialias or keep_aspect_ratio_policy")
+    factors = [] if scales is None else scales.tolist()
+    exact = _ints(sizes) or [np.float32(side) * np.float32(factor) for side, factor in zip(x.shape, factors, strict=True)]
+    target = [int(side) for side in exact]
+    if exact != target or target[:2] != list(x.shape[:2]):
+        raise Unknown("Resize to sides that are not whole, or of other axes than height and width")  # torch's factor would be another
+    mode, transform = a.get("mode", b"nearest"), a.get("coordinate_transformation_mode", b"half_pixel")
+    rounding = a.get("nearest_mode", b"round_prefer_floor")
+    # To one pixel pytorch_half_pixel takes the first, torch itself the middle.
+    if mode == b"linear" and transform in (*_HALVES, b"align_corners") and (transform != b"pytorch_half_pixel" or 1 not in target[2:]):
+        return F.interpolate(x, size=target[2:], mode="bilinear", align_corners=transform == b"align_corners")
+    if mode == b"nearest" and (transform, rounding) in _NEAREST:
+        if any(t % n for t, n in zip(target, x.shape, strict=True)):
             raise Unknown("Resize nearest by a factor that is not whole")
-        return F.interpolate(x, size=target, mode="nearest")
-    if mode == b"linear" and transform in (b"half_pixel", b"pytorch_half_pixel", b"align_corners"):
-        return F.interpolate(x, size=target, mode="bilinear", align_corners=transform == b"align_corners")
-    raise Unknown(f"Resize in the mode {mode.decode()} {transform.decode()}")
+        return F.interpolate(x, size=target[2:], mode="nearest")
+    raise Unknown(f"Resize in the mode {mode.decode()} {transform.decode()} {rounding.decode()}")
 
 
 def _reduce(call: Callable[..., Tensor]) -> Callable[..., Tensor]:
     def run(a: dict[str, Any], x: Tensor, axes: Tensor | None = None) -> Tensor:
-        dims = _ints(axes) or a.get("axes") or list(range(x.dim()))
-        return call(x, dim=list(dims), keepdim=bool(a.get("keepdims", 1)))
+        dims = _ints(axes) or a.get("axes") or ([] if a.get("noop_with_empty_axes") else list(range(x.dim())))
+        return call(x, dim=list(dims), keepdim=bool(a.get("keepdims", 1))) if dims else x
 
     return run
 
@@ -173,7 +186,8 @@ OPS: dict[str, Callable[..., Any]] = {
     "HardSwish": lambda a, x: F.hardswish(x), "HardSigmoid": lambda a, x: (x * a.get("alpha", 0.2) + a.get("beta", 0.5)).clamp(0, 1),
     "PRelu": lambda a, x, slope: torch.where(x < 0, x * slope, x), "Clip": _clip, "Softmax": lambda a, x: x.softmax(a.get("axis", -1)),
     "Identity": lambda a, x: x, "Dropout": lambda a, x, *_: x, "Cast": lambda a, x: x.to(_KINDS[a["to"]]),
-    "Conv": _conv, "MaxPool": _max_pool, "AveragePool": _average_pool, "GlobalAveragePool": lambda a, x: x.mean((2, 3), keepdim=True),
+    "Conv": _conv, "MaxPool": _max_pool, "AveragePool": _average_pool,
+    "GlobalAveragePool": lambda a, x: x.mean(tuple(range(2, x.dim())), keepdim=True),
     "Gemm": _gemm, "MatMul": lambda a, x, y: x @ y, "BatchNormalization": _batch_norm,
     "Concat": lambda a, *xs: torch.cat(xs, a["axis"]), "Split": _split, "Slice": _slice, "Reshape": _reshape, "Flatten": _flatten,
     "Transpose": lambda a, x: x.permute(a.get("perm") or list(reversed(range(x.dim())))), "Squeeze": _squeeze, "Unsqueeze": _unsqueeze,

@@ -81,13 +81,15 @@ class OnnxProgram:
 
     def _fold(self, node: Node) -> bool:
         """Computes a node that depends on constants alone; whether it did."""
-        if node.op == "Constant":
-            self._constants[node.outputs[0]] = torch.from_numpy(np.array(next(iter(node.attributes.values()))))
-            return True
         if node.op == "Shape" or not all(name in self._constants for name in node.inputs):
             return False
         with _told_as_engine_error(node):
-            self._constants.update(_named(node, OPS[node.op](node.attributes, *(self._constants[name] for name in node.inputs))))
+            if node.op == "Constant":
+                (value,) = node.attributes.values()
+                answer = torch.from_numpy(np.array(value))
+            else:
+                answer = OPS[node.op](node.attributes, *(self._constants[name] for name in node.inputs))
+            self._constants.update(_named(node, answer))
         return True
 
     def _plan(self, values: dict[str, Any]) -> list[_Step]:

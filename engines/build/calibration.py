@@ -11,7 +11,7 @@ from engines.build.labelled import read_faces, read_pictures
 from engines.classifier import Classifier
 from engines.detector import Detector
 from engines.errors import UsageError
-from engines.preprocess import crop_square, letterbox, letterbox_geometry
+from engines.preprocess import crop_square, letterbox
 
 SAMPLES = {"detector": 150, "classifier": 300}
 """As many as the figures at int8_from_onnx.KEPT were measured with."""
@@ -26,11 +26,7 @@ def samples_of(model: Detector | Classifier, data: Path, split: str, count: int)
     if isinstance(model, Classifier):
         faces = read_faces(data, "Training" if split == "train" else "PublicTest", count).images
         return [model.inputs([crop]) for crop in central_crops(faces, model.contract.input_size)]
-    contract, samples = model.contract, []
-    for picture in read_pictures(data, split, count):
-        height, width = picture.image.shape[:2]
-        samples.append(letterbox(picture.image, letterbox_geometry(width, height, contract.imgsz, contract.stride))[None])
-    return samples
+    return [_letterboxed(model, picture.image) for picture in read_pictures(data, split, count)]
 
 
 def parity_samples(model: Detector | Classifier, *folders: Path | None, count: int = 100) -> list[np.ndarray]:
@@ -49,5 +45,8 @@ def parity_samples(model: Detector | Classifier, *folders: Path | None, count: i
     if isinstance(model, Classifier):  # the astronaut's face, some pixels to the left or right
         boxes = [(170 + shift, 65, 275 + shift, 190) for shift in range(-8, 9)]
         return [model.inputs([crop_square(portrait, box, model.contract.crop_margin)]) for box in boxes]
-    pictures = [np.ascontiguousarray(portrait[:side, :side]) for side in (512, 448, 384, 320, 288)]
-    return [letterbox(p, letterbox_geometry(len(p), len(p), model.contract.imgsz, model.contract.stride))[None] for p in pictures]
+    return [_letterboxed(model, np.ascontiguousarray(portrait[:side, :side])) for side in (512, 448, 384, 320, 288)]
+
+
+def _letterboxed(model: Detector, image: np.ndarray) -> np.ndarray:
+    return letterbox(image, model.geometry(image.shape[1], image.shape[0]))[None]

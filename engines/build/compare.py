@@ -60,13 +60,13 @@ def compare(
 ) -> list[Row]:
     """A row for each shipped model (or those named), backend and precision. `data`: labelled images, for accuracy.
 
-    What cannot run here is a row that says why. `budget_s`: seconds for the timing of one model at one batch.
+    What cannot run here is a row that says why. `budget_s`: seconds for the timing of one model at one batch. Raises UsageError for
+    `data` that cannot be read.
     """
-    rows: list[Row] = []
-    for entry in manifest.shipped().values():
-        if not models or entry.name in models:
-            rows += _of_model(entry, data, batches, deviations, budget_s, threads, say)
-    return rows
+    entries = [entry for entry in manifest.shipped().values() if not models or entry.name in models]
+    for task in sorted({entry.task for entry in entries}) if data is not None else ():
+        _labelled(task, data, 1)  # what cannot be read is said before minutes of timing
+    return [row for entry in entries for row in _of_model(entry, data, batches, deviations, budget_s, threads, say)]
 
 
 def as_json(rows: Sequence[Row]) -> dict[str, Any]:
@@ -123,9 +123,9 @@ def _of_model(
 def _engine_of(entry: manifest.Entry, backend: str) -> Path:
     """The engine that `auto` would take. Raises EngineError where there is none."""
     found, refused = fit.find_engine(entry, "cuda:0")
-    if found is None or found[1] != backend:
-        raise EngineError("; ".join(refused) or f"the engine that fits is for {found[1]}" if found else "; ".join(refused))
-    return found[0]
+    if found is not None and found[1] == backend:
+        return found[0]
+    raise EngineError("; ".join(refused) or "the engine that fits is for another backend")
 
 
 def _cases(entry: manifest.Entry, gpus: int) -> list[tuple[str, str | None, str]]:
@@ -153,18 +153,26 @@ def _add_deviations(entry: manifest.Entry, data: Path | None, loaded: dict[str, 
     samples = parity_samples(reference, data, None)
     for row, one in loaded.values():
         say(f"{entry.name} {row.backend} {row.precision}: deviation from fp32")
-        found = task(reference, one, samples)
-        row.max_deviation, row.mean_deviation, row.agreement = found.max_deviation, found.mean_deviation, found.agreement
-        if data is not None:
-            row.score = _score(entry.task, one, data)
+        try:
+            found = task(reference, one, samples)
+            row.max_deviation, row.mean_deviation, row.agreement = found.max_deviation, found.mean_deviation, found.agreement
+            row.score = None if data is None else _score(entry.task, one, data)
+        except FerError as error:
+            row.problem = str(error)
     reference.close()
+
+
+def _labelled(task: str, data: Path, limit: int | None = None) -> Any:
+    from engines.build.labelled import read_faces, read_pictures
+
+    return read_faces(data, "PublicTest", limit) if task == "classifier" else read_pictures(data, "val", limit)
 
 
 def _score(task: str, one: Any, data: Path) -> float:
     from engines.build.accuracy import FLOOR, score_classifier, score_detector
-    from engines.build.labelled import read_faces, read_pictures
     from engines.detector import Detector
 
+    labelled = _labelled(task, data)
     if task == "classifier":
-        return score_classifier(one, read_faces(data, "PublicTest"))
-    return float(score_detector(Detector(one._engine, one.entry, conf=FLOOR), read_pictures(data, "val"), (16,))["ap50"][16])
+        return score_classifier(one, labelled)
+    return float(score_detector(Detector(one._engine, one.entry, conf=FLOOR), labelled, (16,))["ap50"][16])

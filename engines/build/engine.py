@@ -6,11 +6,12 @@ that was right.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from engines.contract import ClassifierContract, DetectorContract
 from engines.detector import Detector
 from engines.errors import EngineError, UsageError
 from engines.onnx_file import read_onnx
+from engines.scrfd import is_scrfd
 from engines.sidecar import Machine, Profile, Sidecar, read_description, write_sidecar
 
 PRECISIONS = {
@@ -66,7 +68,10 @@ def build_engine(
     entry = manifest.find(model, task)
     if entry.path.suffix.lower() != ".onnx":
         raise UsageError(f"engines are built from ONNX, got {entry.path.name}; give a shipped name or an .onnx")
-    if precision == "int8" and not _is_quantised(entry.path):
+    if _is_quantised(entry.path):
+        if precision != "int8":
+            raise UsageError(f"{entry.name} is in int8 already, got {precision}; give --precision int8, or the model it was made of")
+    elif precision == "int8":
         if calibration is None:
             raise UsageError("int8 needs real images to find the ranges of values; give their folder with --calibration")
         if find_spec("nncf") is None:  # before minutes of work
@@ -81,9 +86,9 @@ def build_engine(
         kept = _kept(output, entry, backend, precision, profile, say)
         if kept is not None:
             return kept
-    with tempfile.TemporaryDirectory(prefix=".fer-build-", dir=output.parent) as folder:
-        made = Path(folder) / output.name
-        graph = _graph(entry.path, reference, backend, precision, calibration, Path(folder), say)
+    with _folder_beside(output) as folder:
+        made = folder / output.name
+        graph = _graph(entry.path, reference, backend, precision, calibration, folder, say)
         details = _convert(graph, made, backend, precision, profile, timing_cache or output.parent, say)
         say("checking it against fp32")
         found, note = _parity(reference, graph, made, backend, precision, calibration, data)
@@ -97,12 +102,31 @@ def build_engine(
             calibration=str(calibration.resolve()) if calibration is not None and precision == "int8" else "", **details,
         )  # fmt: skip
         write_sidecar(made, sidecar)
-        size = 0
-        for file in (made, made.with_suffix(".bin"), manifest.sidecar_of(made)):
-            if file.is_file():
-                size += file.stat().st_size
-                shutil.move(file, output.with_name(file.name))
-    return Built(output, size, time.perf_counter() - started, found, note)
+        for file in _files_of(made):
+            shutil.move(file, output.with_name(file.name))
+    return Built(output, _size_of(output), time.perf_counter() - started, found, note)
+
+
+@contextlib.contextmanager
+def _folder_beside(output: Path) -> Iterator[Path]:
+    """Where everything is made, gone at the end. Raises EngineError for a folder or disk that takes nothing."""
+    try:
+        with tempfile.TemporaryDirectory(prefix=".fer-build-", dir=output.parent) as folder:
+            yield Path(folder)
+    except (OSError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "iostream" not in str(error):
+            raise
+        reason = getattr(error, "strerror", None) or "OpenVINO could not write its file"  # it says no more than iostream error
+        raise EngineError(f"cannot write {output} ({reason}); make room there, or give another place with --output") from error
+
+
+def _files_of(output: Path) -> tuple[Path, ...]:
+    """All that is written with it."""
+    return (output, *((output.with_suffix(".bin"),) if output.suffix.lower() == ".xml" else ()), manifest.sidecar_of(output))
+
+
+def _size_of(output: Path) -> int:
+    return sum(file.stat().st_size for file in _files_of(output) if file.is_file())
 
 
 def _kept(output: Path, entry: manifest.Entry, backend: str, precision: str, profile: Profile | None, say: Say) -> Built | None:
@@ -117,7 +141,7 @@ def _kept(output: Path, entry: manifest.Entry, backend: str, precision: str, pro
     if differs:
         say(f"{output.name} does not fit: {'; '.join(differs)}; it is built anew")
         return None
-    return Built(output, output.stat().st_size, 0.0, check.Parity(**sidecar.parity), "it was there and fits this machine, so it was kept")
+    return Built(output, _size_of(output), 0.0, check.Parity(**sidecar.parity), "it was there and fits this machine, so it was kept")
 
 
 def _check_request(backend: str, precision: str, batch: tuple[int, int, int]) -> None:
@@ -147,14 +171,17 @@ def _check_output(output: Path, backend: str, overwrite: bool) -> None:
         raise UsageError(f"{backend} writes {SUFFIX[backend]}, got {output.name}; give such a name with --output")
     if not output.parent.is_dir():
         raise UsageError(f"the folder {output.parent} does not exist; make it first, or give another --output")
-    if output.exists() and not overwrite:
-        raise UsageError(f"{output} exists; give another --output, --overwrite, or --rebuild auto, which keeps it where it fits")
+    for file in _files_of(output):
+        if file.is_dir():
+            raise UsageError(f"{file} is a folder; give the name of a file with --output")
+        if file.exists() and not overwrite:
+            raise UsageError(f"{file} exists; give another --output, --overwrite, or --rebuild auto, which keeps it where it fits")
     if output.resolve().parent == manifest.MODELS.resolve():
         raise UsageError(f"{output.parent} holds the shipped models; give another folder with --output")
 
 
 def _task_of(model: str | Path) -> str:
-    """A model that answers one array of three axes is a detector."""
+    """A model that answers an array of three axes, or as SCRFD does, is a detector."""
     shipped = manifest.shipped().get(str(model))
     if shipped is not None:
         return shipped.task
@@ -162,12 +189,14 @@ def _task_of(model: str | Path) -> str:
     if path.suffix.lower() != ".onnx" or not path.is_file():
         known = ", ".join(manifest.shipped())
         raise UsageError(f"there is no model {model}; give a shipped name ({known}) or the path of an .onnx")
-    return "detector" if len(read_onnx(path).outputs[0].shape) == 3 else "classifier"
+    parsed = read_onnx(path)
+    return "detector" if is_scrfd(parsed) or len(parsed.outputs[0].shape) == 3 else "classifier"
 
 
 def _load(model: str | Path, task: str) -> Any:
-    load: Any = load_detector if task == "detector" else load_classifier
-    return load(model, backend="openvino", precision="f32")
+    if task == "classifier":
+        return load_classifier(model, backend="openvino", precision="f32")
+    return load_detector(model, backend="openvino", precision="f32", imgsz=None)
 
 
 def _is_quantised(path: Path) -> bool:
@@ -187,7 +216,7 @@ def _graph(source: Path, reference: Any, backend: str, precision: str, calibrati
         say("writing the graph in fp16")
         return fp16_from_onnx(source, folder / "fp16.onnx", kept=KEPT[task])
     assert calibration is not None
-    samples = samples_of(reference, calibration, "train", SAMPLES[task])
+    samples = [np.ascontiguousarray(reference._prepared(one)) for one in samples_of(reference, calibration, "train", SAMPLES[task])]
     say(f"finding the ranges of values in {len(samples)} images (minutes for a detector)")
     if backend == "openvino":
         return own_form.int8_for_openvino(source, folder / "int8.xml", samples, kept=own_form.KEPT[task])

@@ -35,9 +35,7 @@ def fp16_from_onnx(source: Path, path: Path, *, kept: Sequence[str] = ()) -> Pat
     _sort_nodes(model)
     del model.graph.value_info[:]
     onnx.checker.check_model(model, full_check=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes(model.SerializeToString(deterministic=True))
-    partial.replace(path)
+    path.write_bytes(model.SerializeToString(deterministic=True))
     return path
 
 

@@ -54,9 +54,7 @@ def int8_from_onnx(source: Path, path: Path, samples: Sequence[np.ndarray], *, k
     del model.metadata_props[:]
     model.metadata_props.extend(metadata)
     onnx.checker.check_model(model, full_check=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes(model.SerializeToString(deterministic=True))
-    partial.replace(path)
+    path.write_bytes(model.SerializeToString(deterministic=True))
     return path
 
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import contextlib
 import tarfile
+import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,9 +49,18 @@ class Faces:
 def read_pictures(data: Path, split: str, limit: int | None = None) -> list[Picture]:
     """The images of a split ("val" or "train") with their boxes, sorted by name; `limit` of them, evenly spread.
 
-    A folder of images without labels gives pictures without boxes (enough to calibrate). Raises UsageError where there are none.
+    A folder of images without labels gives pictures without boxes (enough to calibrate). Raises UsageError where there are none, or
+    one cannot be read.
     """
-    found = sorted(_members(Path(data), split), key=lambda member: member[0])
+    try:
+        return _pictures(Path(data), split, limit)
+    except (OSError, EOFError, tarfile.TarError, UnicodeDecodeError) as error:
+        reason = str(error).partition("\n")[0].rstrip(":")  # tarfile lists what it tried
+        raise UsageError(f"cannot read the images in {data} ({type(error).__name__}: {reason}); give a whole copy of the folder") from error
+
+
+def _pictures(data: Path, split: str, limit: int | None) -> list[Picture]:
+    found = sorted(_members(data, split), key=lambda member: member[0])
     if not found:
         raise UsageError(f"{data} holds no {split} images; expected *{split}*.tar, or images/{split}/*.webp with labels/{split}/*.txt")
     if limit is not None and limit < len(found):
@@ -81,7 +92,7 @@ def read_faces(data: Path, usage: str, limit: int | None = None) -> Faces:
                 rows = rows[np.linspace(0, len(rows) - 1, limit).astype(int)]
             images = np.cumsum(file["images_dx"][rows], axis=2, dtype=np.uint8)
             return Faces(images, file["label"][rows].astype(np.int64), _majority(file["ferplus_votes"][rows].astype(int)))
-    except (OSError, KeyError, ValueError) as error:
+    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         raise UsageError(f"cannot read faces from {path} ({type(error).__name__}: {error}); expected fer2013.npz") from error
 
 

@@ -37,6 +37,42 @@ def float_detector(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+def small_scrfd(tmp_path: Path) -> Callable[..., Path]:
+    """Writes an ONNX: (1, 3, 64, 64) float in, scores (anchors, 1) and boxes (anchors, 4) out, as InsightFace exports them, without an
+    axis of the batch: a white picture is a face of 32 pixels in the middle, score .9. `widths`: others make it no SCRFD, `stated` or not.
+    """
+
+    def write(widths: tuple[int, int] = (1, 4), stated: bool = True) -> Path:
+        nodes, constants, outputs = [node("GlobalAveragePool", ["images"], ["m"]), node("Flatten", ["m"], ["flat"], axis=1)], [], []
+        for stride in (8, 16, 32):
+            for width in widths:
+                anchors, name = 2 * (64 // stride) ** 2, f"{stride}_{width}"
+                weights = np.zeros((3, anchors, width), np.float32)
+                if stride == 32:
+                    weights[:, 6] = {1: 0.3, 4: 0.5 / 3}.get(width, 0)
+                shape = np.array([anchors, width], np.int64)
+                constants += [tensor(f"w{name}", weights.reshape(3, -1)), tensor(f"s{name}", shape)]
+                nodes += [node("MatMul", ["flat", f"w{name}"], [f"x{name}"]), node("Reshape", [f"x{name}", f"s{name}"], [name])]
+                outputs.append(value_info(name, 1, (anchors, width) if stated else (None, None)))
+        path = tmp_path / f"scrfd_{widths}_{stated}.onnx"
+        path.write_bytes(model(nodes, constants, [value_info("images", 1, (1, 3, 64, 64))], outputs))
+        return path
+
+    return write
+
+
+@pytest.fixture
+def white_pictures(tmp_path: Path) -> Path:
+    """A folder to calibrate with."""
+    import cv2
+
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    cv2.imwrite(str(folder / "white.png"), np.full((128, 128, 3), 255, np.uint8))
+    return folder
+
+
+@pytest.fixture
 def sensitive_classifier(tmp_path: Path) -> Path:
     """Its labels hang on weights that differ by less than fp16's steps: 1, 1.0001, …"""
     weights = np.tile(1 + np.arange(7, dtype=np.float32) * np.float32(1e-4), (1600, 1))

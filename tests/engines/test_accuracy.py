@@ -68,6 +68,13 @@ def test_what_is_no_data_is_said(tmp_path):
         read_pictures(tmp_path / "none", "val")
     with pytest.raises(UsageError, match=r"expected fer2013\.npz"):
         read_faces(tmp_path, "PublicTest")
+    for name in ("faces_val.tar", "fer2013.npz"):
+        (tmp_path / name).write_bytes(b"PK\x03\x04 cut off")
+    with pytest.raises(UsageError, match=r"cannot read the images in .*ReadError") as caught:
+        read_pictures(tmp_path, "val")
+    assert "\n" not in str(caught.value)
+    with pytest.raises(UsageError, match="BadZipFile"):
+        read_faces(tmp_path, "PublicTest")
     with pytest.raises(UsageError, match="class cx cy w h"):
         boxes_from_yolo("a b c d e", 10, 10)
 
@@ -116,6 +123,16 @@ def test_samples_have_the_form_of_the_models_input(small_classifier, tmp_path, s
     samples = samples_of(load_classifier(small_classifier(size=size, channels=channels)), tmp_path, "train", 2)
     assert [(one.shape, one.dtype) for one in samples] == [((1, channels, size, size), np.uint8)] * 2
     assert all((one == one[:, :1]).all() for one in samples)
+
+
+def test_a_model_of_one_fixed_size_gets_samples_of_that_size(float_detector, white_pictures):
+    from engines import load_detector
+    from engines.build.calibration import parity_samples
+
+    pytest.importorskip("skimage", reason="needs the extra demo")
+    model = load_detector(float_detector)
+    for samples in (parity_samples(model, None, white_pictures), parity_samples(model, None, None)):
+        assert {one.shape for one in samples} == {(1, 64, 64, 3)}
 
 
 def test_the_shipped_classifier_has_the_accuracy_of_its_manifest(data, classifier):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import logging
 import os
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 from tiny_yolo import ultralytics_here
 
-from engines import load_classifier, load_detector, select
+from engines import load_classifier, load_detector, manifest, select
 from engines.backends.base import in_parts, small_batch
 from engines.errors import EngineError, ModelError, UsageError
 from engines.manifest import MODELS
@@ -147,6 +148,17 @@ def test_the_default_is_in_int8_where_the_cpu_is_fastest_at_that(monkeypatch, un
     if "gpus" not in asked and asked.get("backend") != "onnxruntime":
         assert load_detector(**asked).name == expected
         assert load_classifier(**asked).name == expected.replace("yolo11n_face", "emotion_cnn")
+
+
+def test_a_twin_that_was_made_of_other_weights_is_not_the_default_and_that_is_said(monkeypatch, caplog):
+    monkeypatch.setattr("engines.cpu.units", lambda: ("avx2",))
+    models = manifest.shipped()
+    models["emotion_cnn"] = dataclasses.replace(models["emotion_cnn"], sha256="ab" * 32)
+    monkeypatch.setattr(manifest, "shipped", lambda folder: models)
+    assert select.default_model("classifier", gpus=0) == "emotion_cnn"
+    assert "emotion_cnn_int8 was made of other weights" in caplog.text
+    assert f"make it anew: {models['emotion_cnn_int8'].source['made_by']}" in caplog.text
+    assert select.default_model("detector", gpus=0) == "yolo11n_face_int8"
 
 
 def test_auto_on_a_cpu_is_openvino_and_says_so(caplog):

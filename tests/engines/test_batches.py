@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from engines import load_classifier, load_detector, select
+from engines.backends.base import in_parts
+from engines.classifier import Classifier
 
 CASES = [(backend, model) for backend in ("openvino", "onnxruntime", "torch") for model in (None, "emotion_cnn_int8")]
 
@@ -93,8 +95,28 @@ def test_two_engines_in_two_threads(case, faces):
     assert not np.allclose(*alone)
 
 
+def threads_of(one: Classifier) -> int:
+    """What the library itself says that it runs on."""
+    if one.backend == "openvino":
+        (told,) = {r.get_compiled_model().get_property("INFERENCE_NUM_THREADS") for rs, _ in one._engine._compiled.values() for r in rs}
+        return told
+    if one.backend == "onnxruntime":
+        return one._engine._session.get_session_options().intra_op_num_threads
+    import torch
+
+    return torch.get_num_threads()
+
+
 @pytest.mark.parametrize("threads", [1, 2])
 def test_answers_do_not_depend_on_the_number_of_threads(case, faces, threads):
     backend, model = case
-    few = load_classifier(model, backend=backend, device="cpu", threads=threads).infer(faces)
-    assert np.abs(few - load_classifier(model, backend=backend, device="cpu").infer(faces)).max() <= max(tolerance(backend, model), 1e-3)
+    one = load_classifier(model, backend=backend, device="cpu", threads=threads)
+    few = one.infer(faces)
+    told = threads_of(one)
+    whole = load_classifier(model, backend=backend, device="cpu")
+    assert np.abs(few - whole.infer(faces)).max() <= max(tolerance(backend, model), 1e-3)
+    assert told == (min(threads, threads_of(whole)) if backend == "openvino" else threads)  # OpenVINO takes no more than there are cores
+
+
+def test_answers_without_an_axis_of_the_batch_are_not_cut():
+    assert in_parts(lambda arrays: [np.arange(7)], [np.zeros((1, 3))], 1)[0].tolist() == list(range(7))

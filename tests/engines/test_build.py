@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engines import load_classifier
-from engines.build.compare import Row
-from engines.build.engine import build_engine
+from engines import load_classifier, load_detector
+from engines.build.compare import Row, _add_deviations, compare
+from engines.build.engine import _graph, build_engine
 from engines.build.measure import example_batch, ms_per_image
 from engines.cli_table import text_of
 from engines.errors import EngineError, ModelError, UsageError
@@ -56,6 +56,7 @@ def test_openvinos_own_form_is_built_checked_and_used_like_its_source(tmp_path):
         ({"model": "yolo12"}, "there is no model yolo12; give a shipped name"),
         ({"output": "m.onnx"}, r"openvino writes \.xml, got m\.onnx"),
         ({"output": "none/m.xml"}, "does not exist; make it first"),
+        ({"model": "emotion_cnn_int8"}, "is in int8 already, got fp32"),
     ],
 )
 def test_requests_that_make_no_sense_are_refused_first(tmp_path, changes, said):
@@ -71,6 +72,59 @@ def test_a_file_that_is_there_and_the_shipped_ones_are_kept(tmp_path):
         build_engine("emotion_cnn", backend="openvino", output=tmp_path / "m.xml")
     with pytest.raises(UsageError, match="holds the shipped models"):
         build_engine("emotion_cnn", backend="openvino", output=MODELS / "mine.xml")
+
+
+@pytest.mark.parametrize("beside", ["m.bin", "m.xml.json"])
+def test_what_would_be_written_beside_the_output_is_kept_too(tmp_path, beside):
+    (tmp_path / beside).write_text("mine")
+    with pytest.raises(UsageError, match=f"{beside} exists; give another --output"):
+        build_engine("emotion_cnn", backend="openvino", output=tmp_path / "m.xml")
+    (tmp_path / beside).unlink()
+    (tmp_path / beside).mkdir()
+    with pytest.raises(UsageError, match=f"{beside} is a folder"):
+        build_engine("emotion_cnn", backend="openvino", output=tmp_path / "m.xml", overwrite=True)
+
+
+def test_an_scrfd_is_built_and_used_like_its_source_and_kept_with_the_size_of_all_its_files(tmp_path, small_scrfd, white_pictures):
+    asked = {"backend": "openvino", "precision": "fp32", "calibration": white_pictures, "output": tmp_path / "s.xml"}
+    built = build_engine(small_scrfd(), **asked)
+    assert len(load_detector(built.path).detect(np.full((64, 64, 3), 255, np.uint8))) == 1
+    again = build_engine(small_scrfd(), **asked, rebuild="auto")
+    assert "was kept" in again.note
+    assert again.size == built.size == sum((tmp_path / name).stat().st_size for name in ("s.xml", "s.bin", "s.xml.json"))
+
+
+@pytest.mark.parametrize("task", ["detector", "classifier", "scrfd"])
+def test_int8_finds_its_ranges_in_what_the_model_itself_is_given(tmp_path, monkeypatch, request, task):
+    given: list[np.ndarray] = []
+    monkeypatch.setattr("engines.build.int8_for_openvino.int8_for_openvino", lambda source, path, samples, kept: given.extend(samples))
+    if task == "classifier":
+        write, folder = request.getfixturevalue("small_classifier"), tmp_path
+        model = load_classifier(write(kind=1, channels=3, mean="127.5", std="127.5"))
+        faces = {"images_dx": np.zeros((3, 48, 48), np.uint8), "label": np.zeros(3, int), "ferplus_votes": np.zeros((3, 10), int)}
+        np.savez(tmp_path / "fer2013.npz", usage=np.array(["Training"] * 3), pixel_source=np.zeros(3, int), **faces)
+    else:
+        source, folder = request.getfixturevalue("float_detector"), request.getfixturevalue("white_pictures")
+        model = load_detector(request.getfixturevalue("small_scrfd")() if task == "scrfd" else source)
+    _graph(model.entry.path, model, "openvino", "int8", folder, tmp_path, print)
+    level = {"detector": 1, "classifier": -1, "scrfd": 127.5 / 128}[task]  # of white, and of the black faces
+    size = model._engine.inputs[0].shape[1:]
+    assert [(one.shape, one.dtype, float(one.mean())) for one in given] == [((1, *size), np.float32, level)] * len(given)
+    assert given
+
+
+def test_a_place_that_takes_no_file_is_one_sentence(tmp_path, small_scrfd, white_pictures):
+    asked = ["engine", str(small_scrfd()), "--backend", "openvino", "--precision", "fp32", "--calibration", str(white_pictures)]
+    output = tmp_path / "m.xml"
+    done = subprocess.run(
+        ["bash", "-c", 'ulimit -f 1; exec "$@"', "-", sys.executable, "-m", "engines.cli", *asked, "-o", str(output)],  # no file above 1 kB
+        capture_output=True, text=True, cwd=ROOT, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr.splitlines()[-1].startswith(f"fer-build: cannot write {output} (")) == (1, True)
+    assert "Traceback" not in done.stderr
+    if Path("/proc").is_dir():
+        with pytest.raises(EngineError, match=r"cannot write /proc/m\.xml"):
+            build_engine(small_scrfd(), backend="openvino", precision="fp32", calibration=white_pictures, output=Path("/proc/m.xml"))
 
 
 def test_a_disagreeing_engine_is_not_written(tmp_path, sensitive_classifier):
@@ -120,6 +174,27 @@ def test_the_table_shows_what_ran_and_says_why_the_rest_did_not():
     text = text_of([ran, Row("detector", "a", "torch", "f32", problem="is not there")])
     assert "12.35" in text or "12.34" in text
     assert "a torch f32: is not there" in text
+    ran.problem = "could not be compared"
+    assert "12.3" in text_of([ran])
+    assert "a openvino bf16: could not be compared" in text_of([ran])
+
+
+def test_data_that_cannot_be_read_is_said_before_anything_is_timed(tmp_path):
+    said: list[str] = []
+    with pytest.raises(UsageError, match="cannot read faces"):
+        compare(data=tmp_path / "none", models=("emotion_cnn",), say=said.append)
+    assert said == []
+
+
+def test_a_backend_that_fails_at_the_comparison_does_not_end_the_others():
+    pytest.importorskip("skimage", reason="needs the extra demo")
+    closed, whole = load_classifier(backend="fake"), load_classifier("emotion_cnn", precision="f32")
+    closed.close()
+    rows = [Row("classifier", "emotion_cnn", name, "f32") for name in ("fake", "openvino")]
+    loaded = {row.backend: (row, one) for row, one in zip(rows, (closed, whole), strict=True)}
+    _add_deviations(shipped()["emotion_cnn"], None, loaded, print)
+    assert "was closed" in rows[0].problem
+    assert (rows[1].problem, rows[1].agreement) == ("", 1)
 
 
 def test_timing_takes_turns():

@@ -7,6 +7,7 @@ import threading
 
 import numpy as np
 import pytest
+from onnx_by_hand import model, node, tensor, value_info
 
 from engines import load_classifier
 from engines.backends.fake import TOP, label_of
@@ -212,3 +213,23 @@ def test_three_equal_numbers_are_what_one_is(small_classifier):
     alone = one.classify(faces)
     three = load_classifier(small_classifier(channels=3, kind=10, mean="[120, 120, 120]", std="[60, 60, 60]"), precision="f32")
     assert np.array_equal(alone, three.classify(faces))
+
+
+@pytest.mark.parametrize("head", ["logits", "probabilities"])
+@pytest.mark.parametrize("outputs", [["logits", "probabilities"], ["probabilities", "logits"], ["flat", "logits", "probabilities"]])
+@pytest.mark.parametrize("suffix", ["onnx", "xml"])
+def test_of_several_outputs_the_one_that_is_asked_for_says_what_it_answers(tmp_path, outputs, head, suffix):
+    nodes = [
+        node("Cast", ["faces"], ["x"], to=1), node("GlobalAveragePool", ["x"], ["m"]), node("Flatten", ["m"], ["flat"], axis=1),
+        node("MatMul", ["flat", "w"], ["logits"]), node("Softmax", ["logits"], ["probabilities"], axis=1),
+    ]  # fmt: skip
+    weights = tensor("w", np.arange(7, dtype=np.float32)[None] / 255)
+    path = tmp_path / "two.onnx"
+    said = [value_info(name, 1, (None, 1 if name == "flat" else 7)) for name in outputs]
+    path.write_bytes(model(nodes, [weights], [value_info("faces", 2, (None, 1, 40, 40))], said))
+    if suffix == "xml":
+        import openvino
+
+        openvino.save_model(openvino.Core().read_model(str(path)), str(path.with_suffix(".xml")), compress_to_fp16=False)
+    found = load_classifier(path.with_suffix(f".{suffix}"), head=head, precision="f32").classify([np.full((40, 40), 255, np.uint8)])[0]
+    assert found == pytest.approx(softmax(np.arange(7, dtype=np.float32)), abs=1e-4)

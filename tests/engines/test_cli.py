@@ -39,6 +39,15 @@ def test_mistakes_are_one_sentence_and_exit_code_2(tmp_path):
     assert done.returncode == 2
     assert "--overwrite" in done.stderr
     assert there.read_bytes() == b"mine"
+    done = fer_build("export", "detector", str(tmp_path / "x.pt"), "-o", str(tmp_path / "my_faces"))
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "is exported as .onnx, got my_faces" in done.stderr
+
+
+def test_what_the_disk_refuses_is_one_sentence(tmp_path):
+    done = fer_build("export", "detector", "x.pt", "-o", str(tmp_path / f"{'a' * 300}.onnx"))
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "File name too long" in done.stderr
 
 
 @pytest.mark.skipif(find_spec("nncf") is not None, reason="NNCF is here")

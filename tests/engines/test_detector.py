@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engines import load_detector
+from engines import load_detector, select
 from engines.backends.fake import FakeBackend, bright_blobs, fixed_boxes
 from engines.contract import DetectorContract
 from engines.detector import Detector
@@ -130,10 +130,22 @@ def test_infer_takes_letterboxed_batches_only(detector, batch):
         detector.infer(batch)
 
 
-@pytest.mark.parametrize("setting", [{"conf": 0}, {"conf": 1.5}, {"conf": "a"}, {"iou": -1}, {"floor": float("nan")}, {"imgsz": 100}])
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"conf": 0}, {"conf": 1.5}, {"conf": "a"}, {"iou": -1}, {"floor": float("nan")},
+        {"imgsz": 100}, {"imgsz": "640"}, {"imgsz": float("nan")},
+    ],
+)  # fmt: skip
 def test_wrong_settings_are_refused_before_a_frame_comes(setting):
     with pytest.raises(UsageError):
         load_detector(backend="fake", **setting)
+
+
+@pytest.mark.parametrize("setting", [{"threads": "2"}, {"threads": 0}, {"requests": 0}, {"requests": None}, {"options": ["a"]}])
+def test_settings_of_a_backend_that_make_no_sense_are_refused(setting):
+    with pytest.raises(UsageError, match=f"{next(iter(setting))} must "):
+        load_detector(**setting)
 
 
 def test_one_pixel_and_extreme_shapes(detector):
@@ -242,3 +254,23 @@ def test_scrfd_through_the_same_interface(weights, photos):
     ours = load_detector()
     for theirs, mine in zip(sorted(scrfd.detect(family).xyxy.tolist()), sorted(ours.detect(family).xyxy.tolist()), strict=True):
         assert float(iou_with(np.array(theirs), np.array([mine]))[0]) > 0.5
+
+
+@pytest.mark.parametrize("backend", ["openvino", "onnxruntime", "torch"])
+def test_an_scrfd_without_an_axis_of_the_batch_answers_on_every_backend(small_scrfd, backend):
+    if not select.installed(backend):
+        pytest.skip(f"needs the extra {backend}")
+    scrfd = load_detector(small_scrfd(), backend=backend, device="cpu")
+    white = np.full((128, 128, 3), 255, np.uint8)
+    for found in scrfd.detect([white, white]):
+        assert found.xyxy == pytest.approx(np.array([[32, 32, 96, 96]]), abs=0.5)
+        assert found.confidence == pytest.approx([0.9], abs=0.01)
+
+
+def test_what_only_counts_like_an_scrfd_is_refused_at_loading_or_where_its_file_says_nothing_at_the_first_picture(small_scrfd):
+    with pytest.raises(ModelError, match="expected scores"):
+        load_detector(small_scrfd((2, 4)))
+    if select.installed("torch"):  # the others work the shapes out themselves
+        silent = load_detector(small_scrfd((2, 4), stated=False), backend="torch", device="cpu")
+        with pytest.raises(ModelError, match="expected scores"):
+            silent.detect(np.zeros((64, 64, 3), np.uint8))

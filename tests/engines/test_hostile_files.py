@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import time
+import tracemalloc
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from onnx_by_hand import message
 
 from engines import load_classifier, load_detector
 from engines.errors import FerError, ModelError
@@ -96,6 +98,28 @@ def test_weights_in_another_file_are_not_followed(external_onnx):
         load_classifier(external_onnx)
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        message((14, message((1, 2**28)))),
+        message((8, message((1, 2**28)))),
+        message((7, message((1, message((4, 2**28)))))),
+        message((7, message((1, message((5, message((4, 2**28)))))))),
+    ],
+    ids=["a key of the metadata", "the domain of an opset", "an operator", "an attribute"],
+)
+def test_a_number_where_text_should_be_does_not_become_as_many_bytes(tmp_path, content):
+    path = tmp_path / "m.onnx"
+    path.write_bytes(message((7, b""), (8, message((2, 17)))) + content)
+    tracemalloc.start()
+    try:
+        with pytest.raises(ModelError):
+            read_onnx(path)
+        assert tracemalloc.get_traced_memory()[1] < 2**24
+    finally:
+        tracemalloc.stop()
+
+
 def test_many_tiny_fields_end_early(tmp_path):
     path = tmp_path / "m.onnx"
     path.write_bytes(b"\x08\x01" * 2_000_000)
@@ -120,6 +144,12 @@ def test_any_bytes_give_a_model_or_a_model_error(tmp_path, noise, at):
         ({"labels": "a, b"}, ("a", "b")),
         ({"names": "{1: 'b', 0: 'a'}"}, ("a", "b")),
         ({"names": "{'x': 'b'}"}, None),
+        ({"labels": '{"b": "1", "a": "0"}'}, ("a", "b")),
+        ({"labels": '{"a": [0], "b": [1]}'}, None),
+        ({"labels": '{"a": Infinity, "b": 0}'}, None),
+        ({"labels": '[["a"], ["b"]]'}, None),
+        ({"labels": '[null, "a"]'}, None),
+        ({"labels": "0, 1"}, ("0", "1")),
         ({"labels": "x" * 200_000}, None),
         ({"labels": "[" * 5000}, None),
         ({}, None),

@@ -133,6 +133,12 @@ def test_a_broken_manifest_is_a_model_error(tmp_path, text):
         shipped(tmp_path)
 
 
+def test_another_programs_deep_json_beside_a_model_says_nothing(tmp_path):
+    (tmp_path / "manifest.json").write_text("[" * 100_000)
+    (tmp_path / "m.onnx").write_bytes(b"mine")
+    assert not find(tmp_path / "m.onnx", "detector").declared
+
+
 def test_a_manifest_cannot_point_outside_of_its_folder(tmp_path):
     entry = {"task": "detector", "file": "../x.onnx", "sha256": "", "contract": {}}
     (tmp_path / "manifest.json").write_text(json.dumps({"models": {"x": entry}}))

@@ -51,25 +51,25 @@ def test_accuracy_that_is_lost_is_a_problem():
     assert Parity(1, 0, 0, 1, scores={"accuracy": (0.8, 0.79)}).problems("int8") == []
 
 
-def test_a_wrong_colour_order_is_far_beyond_the_limits():
+def test_a_wrong_colour_order_is_beyond_the_limits():
     pytest.importorskip("skimage", reason="needs the extra demo")
     from engines.build.calibration import parity_samples
 
     reference = load_detector(precision="f32")
     samples = parity_samples(reference, None, None)
-    mirrored = detector_parity(reference, _Upside(reference), samples)  # type: ignore[arg-type]
-    assert mirrored.problems("int8")
+    swapped = detector_parity(reference, _RedForBlue(reference), samples)  # type: ignore[arg-type]
+    assert swapped.problems("int8")
     faces = load_classifier(precision="f32")
     crops = parity_samples(faces, None, None)
     assert classifier_parity(faces, load_classifier(precision="bf16"), crops).problems("bf16") == []
     assert set(LIMITS) == {"fp32", "fp16", "bf16", "int8"}
 
 
-class _Upside:
-    """An engine with its picture the wrong way round."""
+class _RedForBlue:
+    """An engine that takes red for blue."""
 
     def __init__(self, detector: Detector) -> None:
         self._detector, self.conf = detector, detector.conf
 
     def infer(self, batch, floor=None):
-        return self._detector.infer(np.ascontiguousarray(batch[:, ::-1]), floor)
+        return self._detector.infer(np.ascontiguousarray(batch[..., ::-1]), floor)

@@ -82,12 +82,48 @@ def test_a_changed_engine_and_a_missing_or_broken_description_are_model_errors(e
         sidecar_path(engine).write_text(broken)
         with pytest.raises(ModelError, match="does not describe an engine"):
             read_sidecar(engine)
+    for key, value in (("contract", None), ("source", [1]), ("sha256", 5), ("parity", 3)):
+        sidecar_path(engine).write_text(json.dumps({**json.loads(text), key: value}))
+        with pytest.raises(ModelError, match=f"does not describe an engine .TypeError: {key} is "):
+            load_detector(engine)
+    sidecar_path(engine).write_text("[" * 100_000)
+    with pytest.raises(ModelError, match="RecursionError"):
+        read_sidecar(engine)
     sidecar_path(engine).write_text(json.dumps({**json.loads(text), "format": 2}))
     with pytest.raises(ModelError, match="is of format 2"):
         read_sidecar(engine)
     sidecar_path(engine).unlink()
     with pytest.raises(ModelError, match=r"has no yolo\.engine\.json beside it"):
         read_sidecar(engine)
+
+
+@pytest.mark.parametrize(("suffix", "backend"), [(".onnx", "onnx"), (".xml", "openvino"), (".engine", "tensorrt")])
+def test_what_cannot_be_read_is_built_anew_for_the_backend_that_runs_such_a_file(tmp_path, suffix, backend):
+    sidecar_path(tmp_path / f"m{suffix}").write_text("{")
+    with pytest.raises(ModelError, match=f"build it anew: fer-build engine MODEL --backend {backend} --output "):
+        read_sidecar(tmp_path / f"m{suffix}")
+
+
+@pytest.mark.parametrize(
+    ("task", "changes"),
+    [
+        ("classifier", {"temperature": 2.0}), ("classifier", {"temperature": {"crowd": 0}}), ("classifier", {"temperature": {"crowd": -1}}),
+        ("classifier", {"mean": "x"}), ("classifier", {"std": [1, 0, 1]}), ("classifier", {"output": "bogus"}),
+        ("classifier", {"colour": "RGB"}), ("classifier", {"labels": "angry"}), ("classifier", {"labels": ["a", "a"]}),
+        ("classifier", {"heads": 5}), ("classifier", {"input_size": "40"}), ("classifier", {"crop_margin": 0}),
+        ("classifier", {"min_confidence": float("nan")}), ("detector", {"kind": "retina"}), ("detector", {"conf": 1}),
+        ("detector", {"mirror": "no"}), ("detector", {"stride": 32.0}), ("detector", {"vote": 2}), ("detector", {"zoom": 2}),
+    ],
+)  # fmt: skip
+def test_a_contract_edited_by_hand_is_a_model_error(tmp_path, task, changes):
+    path = tmp_path / "mine.onnx"
+    path.write_bytes(b"a model")
+    good = dataclasses.asdict(DetectorContract() if task == "detector" else ClassifierContract())
+    write_sidecar(path, sidecar(path, backend="onnx", task=task, contract=good, source="mine", profile=None))
+    assert find(path, task).declared
+    write_sidecar(path, sidecar(path, backend="onnx", task=task, contract=good | changes, source="mine", profile=None))
+    with pytest.raises(ModelError, match=f"holds no contract of a {task} .*{next(iter(changes))}"):
+        find(path, task)
 
 
 def test_an_engine_brings_its_contract_and_is_never_replaced_by_another_backend(engine):

@@ -7,7 +7,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="needs the extra torch")
 
-from engines.backends.torch_ops import OPS  # noqa: E402
+from engines.backends.torch_ops import OPS, Unknown  # noqa: E402
 from engines.backends.torch_program import OnnxProgram  # noqa: E402
 from engines.errors import EngineError  # noqa: E402
 from engines.onnx_file import Node, OnnxFile, Tensor  # noqa: E402
@@ -75,3 +75,46 @@ def test_shapes_that_depend_on_the_picture_are_said():
 def test_an_output_without_an_input_is_refused():
     with pytest.raises(EngineError, match="do not depend on the input"):
         program([Node("Identity", "", ("w",), ("y",), {})], w=np.ones(1, np.float32)).prepare(((1, 4),))
+
+
+LINEAR, FLOOR = {"mode": b"linear"}, {"coordinate_transformation_mode": b"asymmetric", "nearest_mode": b"floor"}
+
+
+@pytest.mark.parametrize(
+    ("op", "attributes", "inputs"),
+    [
+        ("Resize", {"coordinate_transformation_mode": b"align_corners"}, (None, t(1.0, 1.0, 2.0, 2.0))),
+        ("Resize", {"coordinate_transformation_mode": b"asymmetric"}, (None, t(1.0, 1.0, 2.0, 2.0))),
+        ("Resize", {"nearest_mode": b"ceil"}, (None, t(1.0, 1.0, 2.0, 2.0))),
+        ("Resize", FLOOR, (None, t(1.0, 1.0, 1.5, 1.5))),
+        ("Resize", LINEAR, (None, t(1.0, 1.0, 1.5, 1.5))),  # to 7.5
+        ("Resize", LINEAR, (None, t(1.0, 2.0, 2.0, 2.0))),
+        ("Resize", LINEAR | {"coordinate_transformation_mode": b"pytorch_half_pixel"}, (None, None, t(1, 2, 1, 1))),
+        ("Resize", LINEAR | {"antialias": 1}, (None, None, t(1, 2, 2, 2))),
+        ("MaxPool", {"kernel_shape": [2]}, ()),
+        ("AveragePool", {"kernel_shape": [2]}, ()),
+        ("AveragePool", {"kernel_shape": [2, 2], "dilations": [2, 2]}, ()),
+    ],
+)
+def test_a_variant_that_torch_would_answer_otherwise_is_refused(op, attributes, inputs):
+    with pytest.raises(Unknown):
+        OPS[op](attributes, torch.ones(1, 2, 5, 5), *inputs)
+
+
+def test_enlarging_by_hand():
+    x = torch.arange(4.0).reshape(1, 1, 2, 2)
+    for attributes in (FLOOR, {}, {"coordinate_transformation_mode": b"pytorch_half_pixel", "nearest_mode": b"round_prefer_ceil"}):
+        assert OPS["Resize"](attributes, x, None, t(1.0, 1.0, 1.0, 2.0)).tolist() == [[[[0, 0, 1, 1], [2, 2, 3, 3]]]]
+    assert OPS["Resize"](LINEAR, x, None, None, t(1, 1, 2, 4))[0, 0, 0].tolist() == [0, 0.25, 0.75, 1]
+
+
+def test_axes_that_are_left_out_may_mean_none():
+    x = torch.arange(6.0).reshape(2, 3)
+    assert OPS["ReduceSum"]({"noop_with_empty_axes": 1}, x).tolist() == x.tolist()
+    assert OPS["ReduceSum"]({}, x).tolist() == [[15]]
+    assert OPS["GlobalAveragePool"]({}, torch.ones(1, 2, 3, 4, 5)).shape == (1, 2, 1, 1, 1)
+
+
+def test_a_constant_that_is_text_is_said():
+    with pytest.raises(EngineError, match="torch cannot run Constant"):
+        program([Node("Constant", "", (), ("c",), {"value_string": b"a"}), Node("Relu", "", ("x",), ("y",), {})])
