@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from engines.errors import UsageError
-from trainer.models import build_model
+from trainer.models import build_model, read_state
 from trainer.recipes import Recipe, recipe_from_json
 
 
@@ -22,13 +22,19 @@ def save(state: dict, path: Path) -> None:
     os.replace(part, path)
 
 
+def checkpoint_of(run: Path) -> Path:
+    """The file of a run's weights that count. Raises UsageError where there is none."""
+    for name in ("best.ckpt", "last.ckpt"):
+        if (run / name).is_file():
+            return run / name
+    raise UsageError(f"no checkpoint in {run}; train first with fer-train train, or give the folder of a run")
+
+
 def load_run(run: Path) -> tuple[nn.Module, Recipe, int]:
     """The averaged weights of a run's best epoch in eval mode, its recipe, and that epoch's number. Raises UsageError."""
-    found = [run / name for name in ("best.ckpt", "last.ckpt") if (run / name).is_file()]
-    if not found:
-        raise UsageError(f"no checkpoint in {run}; train first with fer-train train, or give the folder of a run")
-    recipe = recipe_from_json(run / "recipe.json")
-    state = torch.load(found[0], weights_only=True)
+    checkpoint = checkpoint_of(run)
+    recipe = recipe_from_json(Recipe, run / "recipe.json")
+    state = read_state(checkpoint)
     return network_of(recipe, state["ema"]), recipe, state["epoch"]
 
 
@@ -39,7 +45,11 @@ def network_of(recipe: Recipe, weights: Mapping[str, Tensor]) -> nn.Module:
     return model.eval()
 
 
-def commit() -> str:
-    """The project's commit that a model is made by, "unknown" outside of a checkout."""
-    done = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent, check=False)
-    return done.stdout.strip() or "unknown"
+def commit(file: Path = Path(__file__)) -> str:
+    """The project's commit that a model is made by; "unknown" outside of a checkout, also where the package lies in another's folder."""
+    command = ["git", "rev-parse", "HEAD", f"HEAD:./{file.name}"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, cwd=file.parent, check=False)
+    except FileNotFoundError:  # no git
+        return "unknown"
+    return "unknown" if done.returncode else done.stdout[:7]

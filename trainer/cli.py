@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 
 from engines.errors import FerError, UsageError
 from trainer.inspect import data_group
-from trainer.kaggle import DataPath
+from trainer.kaggle import DataPath, data_option
 from trainer.report_cli import evaluate_command
 
 _RECIPES = Path(__file__).resolve().parents[1] / "configs" / "train"
 _MODELS = Path(__file__).resolve().parents[1] / "engines" / "models"
 
 _PATH = click.Path(path_type=Path)
-_WHAT = "fer2013.npz, Kaggle's CSV, a folder of class folders, or kaggle:OWNER/NAME."
-_data = click.option("--data", type=DataPath(), required=True, help=_WHAT)
+_FOLDER = click.Path(path_type=Path, file_okay=False)
 _faces = click.option("--data", type=_PATH, required=True, help="*train*.tar and *val*.tar, or images/{train,val} with labels beside.")
-_run = click.option("--run", type=_PATH, help="Folder of the run. Default: $FER_RUNS/RECIPE, else ~/.cache/fer-runs/RECIPE.")
+_run = click.option("--run", type=_FOLDER, help="Folder of the run. Default: $FER_RUNS/RECIPE, else ~/.cache/fer-runs/RECIPE.")
 _set = click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change a key of the recipe: --set loss.focal_gamma=2.")
+_name = click.option("--name", help="Name in engines/models; one that is there is replaced. Default: that of the run's folder.")
 _epochs = click.option("--epochs", type=click.IntRange(1), help="Instead of the recipe's.")
 
 
@@ -70,7 +72,7 @@ def faces(pictures: Path, output: Path) -> None:
 
 @cli.command()
 @click.argument("recipe")
-@_data
+@data_option
 @_run
 @_epochs
 @click.option("--limit", type=click.IntRange(8), help="Train on so many faces only.")
@@ -96,9 +98,9 @@ def train(recipe: str, data: Path, run: Path | None, epochs: int | None, limit: 
 
 @cli.command()
 @click.argument("run", type=click.Path(path_type=Path))
-@_data
-@click.option("--name", default="emotion_cnn", show_default=True, help="Name in engines/models.")
-def export(run: Path, data: Path, name: str) -> None:
+@data_option
+@_name
+def export(run: Path, data: Path, name: str | None) -> None:
     """Calibrate a RUN on PublicTest and write it to engines/models.
 
     \b
@@ -107,17 +109,17 @@ def export(run: Path, data: Path, name: str) -> None:
     """
     from trainer.export import export as write
 
-    for key, value in write(run, data, _MODELS, name).items():
-        click.echo(f"{key:28s} {value}")
+    name = name or run.resolve().name
+    _report(write(run, data, _MODELS, name), name, _MODELS)
 
 
 @cli.command()
 @click.argument("recipes", nargs=-1, required=True)
-@_data
+@data_option
 @_epochs
 @click.option("--limit", type=click.IntRange(8), help="Train each on so many faces only.")
 @_set
-@click.option("--output", type=_PATH, help="Folder for table.md, rows.json and accuracy_over_cost.png.")
+@click.option("--output", type=_FOLDER, help="Folder for table.md, rows.json and accuracy_over_cost.png.")
 def compare(
     recipes: tuple[str, ...], data: Path, epochs: int | None, limit: int | None, changes: tuple[str, ...], output: Path | None
 ) -> None:
@@ -203,8 +205,8 @@ def evaluate_detector(models: tuple[str, ...], data: Path, rival: Path | None, m
 @click.argument("run", type=click.Path(path_type=Path))
 @_faces
 @click.option("--conf", type=click.FloatRange(0, 1, min_open=True, max_open=True), help="Score that makes a face, instead of the recipe's.")
-@click.option("--name", default="yolo11n_face", show_default=True, help="Name in engines/models.")
-def export_detector(run: Path, data: Path, conf: float | None, name: str) -> None:
+@_name
+def export_detector(run: Path, data: Path, conf: float | None, name: str | None) -> None:
     """Write a RUN to engines/models, measured on the validation pictures.
 
     \b
@@ -213,8 +215,8 @@ def export_detector(run: Path, data: Path, conf: float | None, name: str) -> Non
     """
     from trainer.detector_score import export_detector as write
 
-    for key, value in write(run, data, _MODELS, name, conf).metrics.items():
-        click.echo(f"{key:44s} {value}")
+    name = name or run.resolve().name
+    _report(write(run, data, _MODELS, name, conf).metrics, name, _MODELS)
 
 
 @cli.command()
@@ -225,7 +227,7 @@ def export_detector(run: Path, data: Path, conf: float | None, name: str) -> Non
 @_epochs
 @click.option("--limit", type=click.IntRange(8), help="Train the classifier on so many faces only.")
 @_set
-@click.option("--output", type=_PATH, help="Folder for the model and its runs, instead of engines/models and $FER_RUNS.")
+@click.option("--output", type=_FOLDER, help="Folder for the model and its runs, instead of engines/models and $FER_RUNS.")
 def reproduce(
     name: str, data: Path, start: Path | None, pictures: Path | None, epochs: int | None, limit: int | None, changes: tuple[str, ...],
     output: Path | None,
@@ -256,8 +258,17 @@ def reproduce(
         found = reproduce_detector(name, recipe_path, data, start, models, Console(stderr=True), changes, epochs)
     else:
         found = reproduce_classifier(name, recipe_path, data, pictures, models, Console(stderr=True), changes, epochs, limit)
-    for key, value in found.items():
+    _report(found, name, models)
+
+
+def _report(metrics: Mapping[str, Any], name: str, models: Path) -> None:
+    """What was measured of an exported model, and what is still to be done for it."""
+    from engines.manifest import outdated_twin
+
+    for key, value in metrics.items():
         click.echo(f"{key:44s} {value}")
+    if outdated := outdated_twin(name, models):
+        click.echo(f"note: {outdated}", err=True)
 
 
 def recipe_path(text: str) -> Path:

@@ -74,7 +74,7 @@ def _known(stored: Path, protocol: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _row(recipe: Recipe, data: Path, limit: int | None, run: Path, console: Console) -> dict[str, Any]:
     # One that goes on for more epochs has had another schedule than those of the other rows.
-    if (run / "last.ckpt").exists() and (was := recipe_from_json(run / "recipe.json").epochs) != recipe.epochs:
+    if (run / "last.ckpt").exists() and (was := recipe_from_json(Recipe, run / "recipe.json").epochs) != recipe.epochs:
         raise UsageError(f"{run} holds a run of {was} epochs, asked for {recipe.epochs}; give another --output, or delete it")
     metrics = train(recipe, data, run, console, limit)
     model, _, _ = load_run(run)

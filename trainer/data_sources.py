@@ -11,6 +11,7 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import tarfile
 import zipfile
 import zlib
 from collections import Counter
@@ -105,11 +106,20 @@ def _npz(path: Path, size: int, colour: str) -> Rows:
         raise UsageError(f"{path} cannot be read as .npz ({str(error).split('. ')[0]}); fetch it again") from error
     if missing := {"images_dx", "label", "usage", "ferplus_votes"} - stored.keys():
         raise UsageError(f"{path} lacks {', '.join(sorted(missing))}; expected the FER2013 .npz with FER+ votes")
+    n, side = stored["label"].size, stored["images_dx"].shape[-1:]
+    forms = {"images_dx": (np.uint8, (n, *side, *side)), "label": (np.int64, (n,)), "usage": (np.str_, (n,))}
+    forms |= {"ferplus_votes": (np.float64, (n, len(VOTES))), "pixel_source": (np.int64, (n,))}
+    for name, (kind, shape) in forms.items():
+        if name in stored and (stored[name].shape != shape or not np.can_cast(stored[name].dtype, kind)):
+            got = f"{stored[name].dtype} {stored[name].shape}"
+            raise UsageError(f"{path}: {name} is {got}, expected {kind.__name__} {shape} for {n} labels; fetch it again")
+    if not n:
+        raise UsageError(f"{path} holds no faces; fetch it again")
     images = np.cumsum(stored["images_dx"], axis=2, dtype=np.uint8)
     label, votes = stored["label"].astype(np.int64), stored["ferplus_votes"].astype(np.float32)
     split = np.array([_split_of(usage, f"{path}, row {row + 1}") for row, usage in enumerate(stored["usage"].astype(str))], str)
     lossy = stored["pixel_source"] >= 2 if "pixel_source" in stored else np.zeros(len(label), bool)
-    if len(label) and not 0 <= label.min() <= label.max() < len(LABELS):
+    if not 0 <= label.min() <= label.max() < len(LABELS):
         raise UsageError(f"{path}: labels must lie in 0…{len(LABELS) - 1}, got {label.min()}…{label.max()}")
     return Rows(_resized(images, size, colour), label, split, votes, lossy, _grey_squares(images))
 
@@ -178,7 +188,7 @@ def _table(path: Path, needed: tuple[str, ...]) -> Iterator[tuple[str, dict[str,
                 raise UsageError(f"{path} lacks the column {', '.join(missing)} (its first line: {found}); give the CSV with its header")
             for row in reader:
                 yield f"{path}, line {reader.line_num}", row
-    except (OSError, EOFError, zipfile.BadZipFile, zlib.error, UnicodeDecodeError, csv.Error, RuntimeError) as error:
+    except (OSError, EOFError, zipfile.BadZipFile, tarfile.TarError, zlib.error, UnicodeDecodeError, csv.Error, RuntimeError) as error:
         raise UsageError(f"{path} cannot be read as CSV ({error}); fetch it again") from error
 
 
@@ -186,10 +196,13 @@ def _table(path: Path, needed: tuple[str, ...]) -> Iterator[tuple[str, dict[str,
 def _text(path: Path) -> Iterator[TextIO]:
     if path.suffix.lower() == ".zip":
         with zipfile.ZipFile(path) as archive:
-            names = [n for n in archive.namelist() if n.lower().endswith(".csv") and not Path(n).name.startswith(".")]
-            if len(names) != 1:
-                raise UsageError(f"{path} holds {', '.join(names) or 'no CSV'}; unpack it and give one CSV or the folder of pictures")
-            with archive.open(names[0]) as stream, io.TextIOWrapper(stream, "utf-8-sig", newline="") as text:
+            name = _only_csv(path, archive.namelist())
+            with archive.open(name) as stream, io.TextIOWrapper(stream, "utf-8-sig", newline="") as text:
+                yield text
+    elif path.name.lower().endswith(".tar.gz"):
+        with tarfile.open(path) as archive:
+            name = _only_csv(path, [member.name for member in archive if member.isfile()])
+            with archive.extractfile(name) as stream, io.TextIOWrapper(stream, "utf-8-sig", newline="") as text:
                 yield text
     elif path.suffix.lower() == ".gz":
         with gzip.open(path, "rt", encoding="utf-8-sig", newline="") as text:
@@ -197,6 +210,13 @@ def _text(path: Path) -> Iterator[TextIO]:
     else:
         with open(path, encoding="utf-8-sig", newline="") as text:
             yield text
+
+
+def _only_csv(path: Path, members: list[str]) -> str:
+    names = [n for n in members if n.lower().endswith(".csv") and not Path(n).name.startswith(".")]
+    if len(names) != 1:
+        raise UsageError(f"{path} holds {', '.join(names) or 'no CSV'}; unpack it and give one CSV or the folder of pictures")
+    return names[0]
 
 
 def _folder(path: Path, size: int, colour: str) -> Rows:

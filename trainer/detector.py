@@ -27,9 +27,10 @@ from rich.console import Console
 
 from engines.errors import EngineError, UsageError
 from engines.select import cores
-from trainer.recipes import read_recipe, settle
+from trainer.recipes import read_recipe, recipe_from_json, settle
 
 _SPLITS = ("train", "val")
+_FOLDERS = tuple(f"{kind}/{split}" for kind in ("images", "labels") for split in _SPLITS)
 
 
 class DetectorRecipe(BaseModel):
@@ -89,7 +90,7 @@ def train_detector(recipe: DetectorRecipe, start: Path, data: Path, run: Path, c
     run.mkdir(parents=True, exist_ok=True)
     last = last_checkpoint(run)
     _mend(last, console)
-    if last.exists() and (was := json.loads((run / "recipe.json").read_text())["epochs"]) < recipe.epochs:
+    if last.exists() and (was := recipe_from_json(DetectorRecipe, run / "recipe.json").epochs) < recipe.epochs:
         more = f"give a new one that starts from it: --run OTHER --start {last}"
         raise UsageError(f"{run} is a run of {was} epochs, and ultralytics adds none to it, got epochs={recipe.epochs}; {more}")
     seen = pictures_of(data)
@@ -213,7 +214,7 @@ def final_checkpoint(run: Path) -> Path:
 
     from trainer.models import blend
 
-    share = json.loads((run / "recipe.json").read_text())["keep"]
+    share = recipe_from_json(DetectorRecipe, run / "recipe.json").keep
     if not share:
         return last_checkpoint(run)
     last, first = (torch.load(path, map_location="cpu", weights_only=False) for path in (last_checkpoint(run), run / "start.pt"))
@@ -249,14 +250,14 @@ def pictures_of(data: Path) -> dict[str, Any]:
 
 
 def _files(data: Path) -> Iterator[tuple[str, bytes | int]]:
-    """("labels/train/a.txt", its text) and ("images/train/a.jpg", its bytes' number), wherever they lie."""
+    """("labels/train/a.txt", its text) and ("images/train/a.jpg", its bytes' number), wherever they lie; nothing of what lies beside."""
     if _is_tree(data):
-        for path in (path for kind in ("images", "labels") for split in _SPLITS for path in (data / kind / split).glob("*")):
+        for path in (path for folder in _FOLDERS for path in (data / folder).glob("*") if path.is_file()):
             yield "/".join(path.parts[-3:]), path.read_bytes().strip() if path.suffix == ".txt" else path.stat().st_size
         return
     for archive in _archives(data):
         with tarfile.open(archive) as tar:
-            for member in (member for member in tar if member.isfile()):
+            for member in (member for member in tar if member.isfile() and "/".join(Path(member.name).parts[-3:-1]) in _FOLDERS):
                 text = tar.extractfile(member) if member.name.endswith(".txt") else None
                 yield "/".join(Path(member.name).parts[-3:]), text.read().strip() if text else member.size
 

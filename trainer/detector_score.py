@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,8 @@ from engines.build.onnx_from_checkpoint import onnx_from_checkpoint
 from engines.contract import DetectorContract
 from engines.manifest import Entry, register
 from trainer.checkpoint import commit
-from trainer.detector import final_checkpoint
-from trainer.recipes import run_data
+from trainer.detector import DetectorRecipe, final_checkpoint
+from trainer.recipes import recipe_from_json, run_data
 
 SIDES = (8, 16, 32, 64)
 YUNET_THRESHOLD = 0.7
@@ -57,23 +56,21 @@ def score_detectors(
     return table
 
 
-def export_detector(run: Path, data: Path, models: Path, name: str = "yolo11n_face", conf: float | None = None) -> Entry:
+def export_detector(run: Path, data: Path, models: Path, name: str, conf: float | None = None) -> Entry:
     """A run's last checkpoint (averaged weights, with what its recipe keeps of the start) as `models/NAME.onnx`, measured on the validation
     pictures, and its manifest entry.
 
-    `conf`: the score from which a box counts as a face; the recipe's where not given.
+    `conf`: the score from which a box counts as a face; the recipe's where not given. Raises UsageError where `run` is none.
     """
     path = models / f"{name}.onnx"
-    recipe = json.loads((run / "recipe.json").read_text())
+    recipe = recipe_from_json(DetectorRecipe, run / "recipe.json")
     onnx_from_checkpoint(final_checkpoint(run), path, metadata={"labels": "face", "task": "detector"})
     entry: dict[str, Any] = {
         "licence": "AGPL-3.0-only",
         "data": _data_line(run_data(run)),
-        "source": {"recipe": recipe, "commit": commit()},
+        "source": {"recipe": recipe.model_dump(), "commit": commit()},
     }
-    contract = DetectorContract(
-        conf=conf or recipe["conf"], imgsz=recipe["imgsz"], iou=recipe["iou"], vote=recipe["vote"], mirror=recipe["mirror"]
-    )
+    contract = DetectorContract(conf=conf or recipe.conf, imgsz=recipe.imgsz, iou=recipe.iou, vote=recipe.vote, mirror=recipe.mirror)
     register(name, "detector", path, contract, metrics={}, folder=models, **entry)  # so that it is measured with its contract
     metrics = detector_metrics(load_detector(path, conf=FLOOR), read_pictures(data, "val"), SIDES)
     return register(name, "detector", path, contract, metrics=metrics, folder=models, **entry)

@@ -23,7 +23,7 @@ from trainer.models import parameters
 from trainer.recipes import Recipe, run_data
 
 
-def export(run: Path, data: Path, models: Path, name: str = "emotion_cnn") -> dict:
+def export(run: Path, data: Path, models: Path, name: str) -> dict:
     """Writes `models/NAME.onnx` and its manifest entry; returns the entry's metrics."""
     model, recipe, epochs = load_run(run)
     settings = recipe.data
@@ -80,7 +80,7 @@ def _data_line(recipe: Recipe, seen: Mapping[str, Any], judged: Splits) -> str:
     """What a run has learned from (`seen`: its data.json) and what it was calibrated on, in a sentence's part."""
     duplicates = "without" if recipe.data.drop_duplicates else "with"
     taught = f"; taught by {', '.join(Path(t).name for t in recipe.distill.teachers)}" if recipe.distill.teachers else ""
-    unlabelled = " and unlabelled faces of WIDER FACE's validation images" if recipe.distill.unlabelled else ""
+    unlabelled = " and faces without labels" if recipe.distill.unlabelled else ""
     limit = f"{seen['limit']} faces of " if seen.get("limit") else ""
     name = seen.get("name", "unknown data:")  # a run from before that was written down
     votes = " with FER+ votes" if seen.get("votes") and "crowd" in recipe.heads else ""

@@ -24,6 +24,11 @@ class DataPath(click.Path):
         return super().convert(value, param, ctx)
 
 
+data_option = click.option(
+    "--data", type=DataPath(), required=True, help="fer2013.npz, Kaggle's CSV, a folder of class folders, or kaggle:OWNER/NAME."
+)
+
+
 def fetched(handle: str) -> Path:
     """OWNER/NAME of a data set -> its CSV or its folder of class folders on this disk. Raises UsageError, EngineError."""
     if handle.count("/") == 0 or not all(handle.split("/")):

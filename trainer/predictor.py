@@ -97,12 +97,12 @@ def _run(run: Path, head: str | None) -> Predictor:
 
     from engines.manifest import sha256_of
     from trainer.calibrate import softmax
-    from trainer.checkpoint import load_run
+    from trainer.checkpoint import checkpoint_of, load_run
 
     module, recipe, epochs = load_run(run)
     if head and head not in recipe.heads:
         raise UsageError(f"{run.name} has no head {head!r}; it has {', '.join(recipe.heads)}")
-    checkpoint = next(path for path in (run / "best.ckpt", run / "last.ckpt") if path.is_file())
+    checkpoint = checkpoint_of(run)
 
     @torch.inference_mode()
     def infer(batch: np.ndarray, name: str) -> np.ndarray:

@@ -43,6 +43,13 @@ class ModelSettings(_Part):
     image_size: int | None = Field(None, ge=32, le=480, description="side to which the window is enlarged inside the network")
     unfreeze_blocks: int | None = Field(None, ge=0, description="train the heads and so many last blocks only; default: everything")
 
+    @field_validator("keep")
+    @classmethod
+    def _has_a_start(cls, value: float, info: ValidationInfo) -> float:
+        if value and info.data.get("weights") == "none":
+            raise ValueError("must be 0 where model.weights is none: a share of random weights would stay in those that count")
+        return value
+
 
 class Augmentation(_Part):
     """Random changes of each face, drawn anew every time. Shares are probabilities, amounts are ± the figure."""
@@ -56,7 +63,7 @@ class Augmentation(_Part):
     perspective: float = Field(0.0, ge=0, lt=1, description="keystone, share of the side")
     gamma: float = Field(0.35, ge=0, lt=2, description="log of the exponent on brightness")
     colour: float = Field(0.0, ge=0, lt=1, description="share by which each colour channel changes (colour input)")
-    small: float = Field(0.27, ge=0, le=1, description="share of faces scaled down to 12, 18 or 26 px and up again")
+    small: float = Field(0.27, ge=0, le=1, description="share scaled down to 12, 18, 26 px and up again: a third of it each, drawn apart")
     noise: float = Field(12.0, ge=0, description="grey levels of noise, at most, on a quarter of the faces")
     erase: float = Field(0.5, ge=0, le=1, description="share of faces with a grey box (Zhong et al. 2020)")
     mixup: float = Field(0.0, ge=0, description="alpha of Mixup (Zhang et al. 2018); 0 is none")
@@ -98,6 +105,13 @@ class Distillation(_Part):
     temperature: float = Field(2.0, gt=0)
     unlabelled: str | None = Field(None, description="faces for the teachers alone: a .npy file under $FER_RUNS, N×48×48 uint8")
     unlabelled_share: float = Field(0.25, ge=0, le=1, description="unlabelled faces for each labelled one in a batch")
+
+    @field_validator("unlabelled")
+    @classmethod
+    def _has_teachers(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value and not info.data.get("teachers"):
+            raise ValueError("must be null where distill.teachers is empty: nobody would say what these faces show")
+        return value
 
 
 class Recipe(_Part):
@@ -172,9 +186,9 @@ def read_recipe(kind: type[R], path: Path, changes: Sequence[str]) -> R:
     return _checked(kind, {"name": path.stem} | values, str(path))
 
 
-def recipe_from_json(path: Path) -> Recipe:
-    """The recipe that a run has written beside its checkpoint."""
-    return _checked(Recipe, json.loads(path.read_text()), str(path))
+def recipe_from_json(kind: type[R], path: Path) -> R:
+    """The recipe that a run has written beside its checkpoint. Raises UsageError."""
+    return _checked(kind, _json(path), str(path))
 
 
 def settle(run: Path, recipe: BaseModel, data: Mapping[str, Any], *, begun: bool, rising: Sequence[str] = ()) -> None:
@@ -185,11 +199,12 @@ def settle(run: Path, recipe: BaseModel, data: Mapping[str, Any], *, begun: bool
     """
     asked = recipe.model_dump(mode="json")
     if begun:
-        before = _checked(type(recipe), json.loads((run / "recipe.json").read_text()), str(run / "recipe.json")).model_dump(mode="json")
+        before = recipe_from_json(type(recipe), run / "recipe.json").model_dump(mode="json")
         was, now = dict(_flat(before)), dict(_flat(asked))
         changed = [f"{k} was {was[k]}, now {v}" for k, v in now.items() if v != was[k] and not (k in rising and v > was[k])]
         seen = run_data(run) or data  # a run from before this was written down
-        if any(seen.get(key) != value for key, value in data.items() if key != "name"):  # a file may be moved
+        # A file may be moved, and what is written down is more than it once was.
+        if any(seen.get(key, value) != value for key, value in data.items() if key != "name"):
             changed.append(f"the data were {_told(seen)}, now {_told(data)}")
         if changed:
             instead = "give another folder (--run, or --output), or what it was begun with"
@@ -203,7 +218,21 @@ def settle(run: Path, recipe: BaseModel, data: Mapping[str, Any], *, begun: bool
 def run_data(run: Path) -> dict[str, Any]:
     """What settle() has written of a run's data; empty for a run from before that."""
     path = run / "data.json"
-    return json.loads(path.read_text()) if path.is_file() else {}
+    return _json(path) if path.is_file() else {}
+
+
+def _json(path: Path) -> dict[str, Any]:
+    """What settle() has written to a file of a run."""
+    try:
+        values = json.loads(path.read_text())
+        if isinstance(values, dict):
+            return values
+        reason = f"it holds {type(values).__name__}"
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+    except ValueError:
+        reason = "it is no whole JSON"
+    raise UsageError(f"{path} cannot be read ({reason}); give the folder of a whole run, or train in another one (--run OTHER)")
 
 
 def _flat(values: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:

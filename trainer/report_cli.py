@@ -9,12 +9,12 @@ from typing import Any
 import click
 
 from engines.errors import UsageError
-from trainer.kaggle import DataPath
+from trainer.kaggle import data_option
 
 
 @click.command()
 @click.option("--model", required=True, help="A shipped name, an engine's file (.onnx, .xml, .engine), or the folder of a run.")
-@click.option("--data", type=DataPath(), required=True, help="fer2013.npz, Kaggle's CSV, a folder of class folders, or kaggle:OWNER/NAME.")
+@data_option
 @click.option("--split", default="PublicTest", show_default=True, help="Training, PublicTest, PrivateTest, or all.")
 @click.option("--head", help="Only this head: crowd (judged by the FER+ majority) or fer2013 (by the original labels). Default: all.")
 @click.option("--report", type=click.Path(path_type=Path, file_okay=False), help="Folder for index.html, metrics.json and the pictures.")

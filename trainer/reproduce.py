@@ -31,10 +31,9 @@ def reproduce_classifier(
         if recipe.distill.unlabelled and not (faces := in_runs(recipe.distill.unlabelled)).is_file():
             if pictures is None:
                 raise UsageError(f"{run} learns from faces without labels, too; give pictures to cut them from with --pictures")
-            faces.parent.mkdir(parents=True, exist_ok=True)
             console.print(f"{faces}: {faces_from_pictures(pictures, faces, FER2013_MARGIN)} faces")
         for teacher in recipe.distill.teachers:
-            if not Path(teacher).expanduser().is_dir():
+            if not Path(teacher).expanduser().is_absolute():  # one by name lies under $FER_RUNS
                 make(teacher, load_recipe(recipe_path(teacher), shorter))
         train(recipe, data, in_runs(run), console, limit)
 

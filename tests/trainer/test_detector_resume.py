@@ -12,6 +12,7 @@ import pytest
 pytest.importorskip("torch", reason="training needs torch: pip install -e '.[train]'")
 pytest.importorskip("ultralytics", reason="training the detector needs ultralytics: pip install -e '.[train]'")
 
+import torch
 from drawn_faces import write_pictures
 from rich.console import Console
 
@@ -102,6 +103,31 @@ def test_archives_are_unpacked_again_where_they_are_others(pictures: Path, tmp_p
     for name, count in (("one", 12), ("one", 12), ("two", 5)):
         folder = faces_folder(tmp_path / name, tmp_path / "run", pictures_of(tmp_path / name))
         assert len(list(folder.glob("images/*/*.png"))) == len(list(folder.glob("labels/*/*.txt"))) == count
+
+
+def test_archives_and_their_unpacked_folder_are_the_same_pictures(pictures: Path, tmp_path: Path) -> None:  # noqa: F811
+    for split in ("train", "val"):
+        with tarfile.open(tmp_path / f"faces_{split}.tar", "w") as archive:
+            for kind in ("images", "labels"):
+                archive.add(pictures / kind / split, f"faces/{kind}/{split}")
+            archive.add(__file__, "faces/data.yaml")
+            archive.add(__file__, f"faces/labels/{split}.cache")
+    assert {**pictures_of(tmp_path), "name": ""} == {**pictures_of(pictures), "name": ""}
+
+
+@pytest.mark.parametrize("content", [None, "{", '{"name": "r", "data": {}}'])
+def test_a_run_without_a_detectors_recipe_is_one_sentence(
+    content: str | None, pictures: Path, start: Path, tmp_path: Path  # noqa: F811
+) -> None:
+    last = last_checkpoint(tmp_path)
+    last.parent.mkdir(parents=True)
+    torch.save({**torch.load(start, weights_only=False), "epoch": 0}, last)
+    if content:
+        (tmp_path / "recipe.json").write_text(content)
+    for does in (lambda: export_detector(tmp_path, pictures, tmp_path, "tiny"), lambda: trained(tmp_path, start, pictures)):
+        with pytest.raises(UsageError, match=r"recipe\.json") as caught:
+            does()
+        assert "\n" not in str(caught.value)
 
 
 def test_a_relative_run_lies_where_it_is_said(

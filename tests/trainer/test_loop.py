@@ -20,11 +20,12 @@ from rich.console import Console
 from engines.errors import UsageError
 from trainer import precision
 from trainer.augment import centre, mix, random_views
-from trainer.checkpoint import load_run
+from trainer.checkpoint import load_run, save
 from trainer.data import FaceSet
 from trainer.loop import Progressed, advance, learning_rate, loss_weights, train
 from trainer.losses import smoothed, soft_loss
 from trainer.recipes import Augmentation, Recipe, load_recipe
+from trainer.report import read_log
 
 FOLDER = Path(__file__).parents[2] / "configs" / "train"
 SMALL = ["model.widths=[8, 16]", "batch=16", "schedule.warmup_steps=2", "epochs=3"]
@@ -49,7 +50,7 @@ def test_a_run_killed_in_an_epoch_ends_with_the_weights_of_one_that_was_not(draw
     with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, cwd=root) as process:
         assert process.stderr is not None
         for line in process.stderr:
-            if line.startswith("epoch 1:"):
+            if line.startswith("epoch 2:"):  # which is said before it is saved
                 process.send_signal(signal.SIGKILL)
                 break
     assert process.returncode == -signal.SIGKILL
@@ -57,6 +58,37 @@ def test_a_run_killed_in_an_epoch_ends_with_the_weights_of_one_that_was_not(draw
     assert "resumed after epoch" in done.stderr
     train(load_recipe(FOLDER / "emotion_cnn_teacher.yaml", SMALL), drawn, tmp_path / "whole", quiet())
     assert same(weights(tmp_path / "cut"), weights(tmp_path / "whole"))
+
+
+def test_an_epoch_whose_checkpoint_was_not_saved_is_in_the_log(drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def cut_off(state: dict, path: Path) -> None:
+        if path.name == "last.ckpt":
+            raise KeyboardInterrupt
+        save(state, path)
+
+    recipe = load_recipe(FOLDER / "emotion_cnn_teacher.yaml", [*SMALL, "epochs=2"])
+    with monkeypatch.context() as patched:
+        patched.setattr("trainer.loop.save", cut_off)
+        with pytest.raises(KeyboardInterrupt):
+            train(recipe, drawn, tmp_path, quiet(), 16)
+    assert [row["epoch"] for row in read_log(tmp_path / "log.jsonl")] == [1]
+    train(recipe, drawn, tmp_path, quiet(), 16)
+    assert len((tmp_path / "log.jsonl").read_text().splitlines()) == 3
+    assert [row["epoch"] for row in read_log(tmp_path / "log.jsonl")] == [1, 2]
+
+
+@pytest.mark.parametrize("clip", ["null", "1"])
+def test_a_training_that_diverges_is_one_sentence_and_keeps_what_was_saved(clip: str, drawn: Path, tmp_path: Path) -> None:
+    changes = [*SMALL, "precision=32-true", f"optimizer.clip={clip}", "schedule.warmup_steps=0", "epochs=1"]
+    train(load_recipe(FOLDER / "emotion_cnn_teacher.yaml", changes), drawn, tmp_path, quiet(), 32)
+    saved = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    saved["model"]["backbone.0.weight"][:] = float("nan")
+    torch.save(saved, tmp_path / "last.ckpt")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.suffix == ".ckpt"}
+    with pytest.raises(UsageError, match=r"the loss is nan in epoch 2.*lower optimizer\.lr") as caught:
+        train(load_recipe(FOLDER / "emotion_cnn_teacher.yaml", [*changes, "epochs=2"]), drawn, tmp_path, quiet(), 32)
+    assert "\n" not in str(caught.value)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.suffix == ".ckpt"} == before
 
 
 def test_another_seed_gives_other_weights(drawn: Path, tmp_path: Path) -> None:

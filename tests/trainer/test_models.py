@@ -15,7 +15,7 @@ pytest.importorskip("lightning", reason="training needs lightning: pip install -
 import torch
 from rich.console import Console
 
-from engines.errors import FerError
+from engines.errors import FerError, UsageError
 from trainer.loop import train
 from trainer.models import Ema, build_model
 from trainer.recipes import DataSettings, ModelSettings, load_recipe
@@ -74,6 +74,23 @@ def test_weights_come_from_a_file_of_either_kind_or_a_package(tmp_path: Path, mo
         built(name="resnet18", weights=str(tmp_path / "a.pth"))
     with pytest.raises(FerError, match="pip install no-such-package"):
         built(**PLAIN, weights="package:no_such_package")
+
+
+@pytest.mark.parametrize("other", [{"widths": [8, 24]}, {"name": "emotion_cnn"}, {"name": "resnet18"}])
+def test_a_run_of_another_network_to_start_from_is_one_sentence(other: dict, tmp_path: Path) -> None:
+    torch.save({"ema": built(**PLAIN).state_dict()}, tmp_path / "best.ckpt")
+    with pytest.raises(UsageError, match=r"is a run of another network than this recipe's; set model\.name") as caught:
+        built(**{**PLAIN, **other}, weights=str(tmp_path))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("left", [0, 3, 1000, 5000])
+def test_a_checkpoint_that_was_cut_off_is_one_sentence_that_names_it(left: int, tmp_path: Path) -> None:
+    torch.save({"ema": built(**PLAIN).state_dict()}, tmp_path / "best.ckpt")
+    (tmp_path / "best.ckpt").write_bytes((tmp_path / "best.ckpt").read_bytes()[:left])
+    with pytest.raises(UsageError, match=r"best\.ckpt is no whole checkpoint of fer-train") as caught:
+        built(**PLAIN, weights=str(tmp_path))
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["googlenet", "inception_v3"])

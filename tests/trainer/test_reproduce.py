@@ -31,6 +31,8 @@ def test_teachers_of_teachers_model_and_export_come_of_one_command(drawn: Path, 
     command = ("emotion_cnn", "--data", str(drawn), "--epochs", "1", "--limit", "64", "--output", str(tmp_path / "small"))
     with pytest.raises(UsageError, match="--pictures"):
         reproduce(*command, changes=changes)
+    (tmp_path / "emotion_cnn_student").mkdir()
+    monkeypatch.chdir(tmp_path)  # where a folder of a teacher's name is no teacher
     command = (*command, "--pictures", str(write_pictures(tmp_path / "faces", 8, 4)))
     said = reproduce(*command, changes=changes)
     assert "fer2013_accuracy" in said

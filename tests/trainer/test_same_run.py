@@ -13,11 +13,13 @@ pytest.importorskip("torch", reason="training needs torch: pip install -e '.[tra
 pytest.importorskip("lightning", reason="training needs lightning: pip install -e '.[train]'")
 
 import torch
+from click.testing import CliRunner
 from drawn_faces import write_csv
 from rich.console import Console
 
 from engines.errors import UsageError
 from engines.manifest import shipped
+from trainer.cli import cli
 from trainer.export import export
 from trainer.loop import train
 from trainer.recipes import load_recipe
@@ -73,6 +75,32 @@ def test_more_epochs_are_the_same_run_and_one_without_a_note_of_its_data_goes_on
     assert "resumed after epoch 2" in trained(drawn, run, "epochs=3")
     assert json.loads((run / "recipe.json").read_text())["epochs"] == 3
     assert json.loads((run / "data.json").read_text())["faces"] == 112
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("recipe.json", None, r"recipe\.json cannot be read \(No such file"),
+        ("recipe.json", b'{"name"', r"recipe\.json cannot be read \(it is no whole JSON\)"),
+        ("recipe.json", b"[]", r"recipe\.json cannot be read \(it holds list\)"),
+        ("data.json", b"", r"data\.json cannot be read \(it is no whole JSON\)"),
+        ("last.ckpt", b"PK", r"last\.ckpt is no whole checkpoint.*or remove it"),
+    ],
+)
+def test_a_file_of_a_run_that_is_missing_or_torn_is_one_sentence(
+    name: str, content: bytes | None, said: str, begun: Path, drawn: Path, tmp_path: Path
+) -> None:
+    run = Path(shutil.copytree(begun, tmp_path / "run"))
+    (run / name).unlink() if content is None else (run / name).write_bytes(content)
+    with pytest.raises(UsageError, match=said) as caught:
+        trained(drawn, run)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_run_that_is_a_file_is_refused_by_the_command(drawn: Path) -> None:
+    done = CliRunner().invoke(cli, ["train", "emotion_cnn_teacher", "--data", str(drawn), "--run", str(drawn)])
+    assert done.exit_code == 2
+    assert "is a file" in done.output
 
 
 def test_the_manifest_says_what_was_read(begun: Path, drawn: Path, tmp_path: Path) -> None:
