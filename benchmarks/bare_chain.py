@@ -135,7 +135,8 @@ def _encode(path: Path, frames: Receiver[Any]) -> None:
                 frame = frames.receive()
                 if stream is None:
                     stream = container.add_stream("libx264", rate=30, options={"preset": "ultrafast", "crf": "23"})
-                    stream.width, stream.height, stream.pix_fmt = frame.width, frame.height, "yuv420p"
+                    # Odd sizes, which 4:2:0 cannot hold, are scaled by the pixel that is missing.
+                    stream.width, stream.height, stream.pix_fmt = frame.width + frame.width % 2, frame.height + frame.height % 2, "yuv420p"
                     stream.codec_context.time_base = stream.time_base = frame.time_base
                 frame.pict_type = av.video.frame.PictureType.NONE
                 container.mux(stream.encode(frame))

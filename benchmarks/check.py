@@ -13,13 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.child import BenchError
+from benchmarks.measure import Spread
 from engines.errors import UsageError
 
 _LEAST, _LEAST_MEMORY = 0.02, 0.1
 _TOO_NOISY = 0.1
 _SPREAD_OF = ("efficiency", "efficiency_own", "cpu_efficiency")
 _NEEDED = ("settings", "host", "warnings", "peak_mb", *_SPREAD_OF, *(f"{name}_spread" for name in _SPREAD_OF))
-_ASKED = ("source", "interval", "imgsz", "outputs", "settings")
+_ASKED = ("source", "interval", "imgsz", "outputs", "settings", "runs")
+_ALIKE = ("source", "width", "height", "frames", "interval", "imgsz", "outputs", "max_frames")
+"""What two runs that are compared share; other settings may be what is being judged."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,8 @@ def read_baseline(path: Path) -> dict[str, Any]:
     if missing:
         some = ", ".join(missing[:3]) + (", …" if missing[3:] else "")
         raise UsageError(f"{path} lacks {some}: it comes from another fer-bench; make it anew: fer-bench pipeline --json > {path.name}")
+    if settings["runs"] < 2:
+        raise UsageError(f"{path} is of one round, so its noise is not known; make it anew with two at least: --runs 3")
     return document
 
 
@@ -71,20 +76,26 @@ def check_against(
     """Measures as the baseline was measured, and compares."""
     from benchmarks.runs import run_pipeline
 
-    then = baseline["settings"]
+    then = baseline["settings"] | ({"source": source} if source else {})
     now = run_pipeline(
-        source=source or then["source"], interval=then["interval"], imgsz=then["imgsz"], outputs=then["outputs"], runs=runs,
+        source=then["source"], interval=then["interval"], imgsz=then["imgsz"], outputs=then["outputs"], runs=runs,
         max_frames=then.get("max_frames"), bare_model=then.get("bare_model"), mode="throughput", budget_s=budget_s, say=say,
         changes=tuple(f"{key}={json.dumps(value)}" for key, value in then["settings"].items()),
     )  # fmt: skip
     if now["settings"]["runs"] < 2:
         raise BenchError("only one round ended in time, so the noise is not known; give more with --budget, or a shorter clip")
-    return verdict(baseline, now)
+    return verdict(baseline | {"settings": then}, now)
 
 
 def verdict(baseline: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
-    """The document of `fer-bench check`."""
-    compared = [Compared(name, baseline[name], now[name], max(_noise(baseline, name) + _noise(now, name), _LEAST)) for name in _SPREAD_OF]
+    """The document of `fer-bench check`; UsageError where unlike things were measured."""
+    then, settings = ({**one["settings"], "source": Path(one["settings"]["source"]).name} for one in (baseline, now))
+    unlike = [f"{name} {then.get(name)} and {settings.get(name)}" for name in _ALIKE if then.get(name) != settings.get(name)]
+    if unlike:
+        raise UsageError(f"the baseline and the run differ in what was measured ({', '.join(unlike)}); measure both alike")
+    same_own = then.get("own_detector") == settings.get("own_detector")
+    names = [name for name in _SPREAD_OF if same_own or name != "efficiency_own"]
+    compared = [Compared(name, baseline[name], now[name], max(_noise(baseline, name) + _noise(now, name), _LEAST)) for name in names]
     compared.append(Compared("peak_mb", baseline["peak_mb"], now["peak_mb"], _LEAST_MEMORY, higher_is_better=False))
     worse = [one for one in compared if not one.ok]
     warnings = list(now["warnings"])
@@ -92,7 +103,9 @@ def verdict(baseline: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
     if loosest > _TOO_NOISY:
         advice = "repeat it on an idle machine, or with more --runs"
         warnings.append(f"so noisy a run cannot show a regression of less than {loosest:.0%}; {advice}")
-    if baseline["settings"].get("bare_model") != now["settings"].get("bare_model"):
+    if not same_own:
+        warnings.append("efficiency_own is left out: the chains beside the full job ran different detectors of ours")
+    if then.get("bare_model") != settings.get("bare_model"):
         warnings.append("the bare chains ran different models: the shares are of different things")
     if baseline["host"].get("cpu") != now["host"]["cpu"] or baseline["host"].get("cores") != now["host"]["cores"]:
         warnings.append("the baseline comes from another machine: shares need not agree")
@@ -112,5 +125,4 @@ def verdict(baseline: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
 
 
 def _noise(document: dict[str, Any], name: str) -> float:
-    low, high = document[f"{name}_spread"]
-    return (high - low) / 2 / document[name] if document[name] else 0.0
+    return Spread(document[name], *document[f"{name}_spread"]).noise

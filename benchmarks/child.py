@@ -16,7 +16,7 @@ from typing import Any
 from benchmarks.job import Job
 from engines.errors import FerError
 
-_ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[1]
 _AT_MOST_S = 1800
 
 
@@ -33,11 +33,11 @@ def run_in_child(job: Job) -> dict[str, Any]:
         return json.loads(answer.read_text())
 
 
-def run_module(module: str, arguments: list[str], what: str, python: str = sys.executable) -> str:
-    """`python -m module` from the project's folder; its standard output. BenchError where it fails or hangs."""
+def run_module(module: str, arguments: list[str], what: str, python: str = sys.executable, folder: Path = ROOT) -> str:
+    """`python -m module` from `folder`, where it is; its standard output. BenchError where it fails or hangs."""
     command = [python, "-m", module, *arguments]
     try:
-        done = subprocess.run(command, cwd=_ROOT, capture_output=True, text=True, timeout=_AT_MOST_S, check=False)
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=_AT_MOST_S, check=False)
     except subprocess.TimeoutExpired as error:
         raise BenchError(f"the {what} took more than {_AT_MOST_S} s and was ended; measure fewer frames (--max-frames)") from error
     except OSError as error:

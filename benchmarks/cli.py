@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
-from benchmarks.options import BARE, BUDGET, INTERVAL, JSON, LATER, MODES, REPORT, RUN, option, with_options
+from benchmarks.options import BARE, BUDGET, INTERVAL, JSON, LATER, MODES, REPORT, RUN, option, settings_of, with_options
 from engines.errors import FerError, UsageError
 
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 120}
+_ENDS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
 @click.group(context_settings=_CONTEXT)
@@ -90,15 +92,8 @@ def engines(as_json: bool, report: Path | None, explain: bool, **options: Any) -
         options[name] = _list(options[name])
     options["batches"] = [_whole(text, "--batch") for text in _list(options["batches"])]
     document = bench.measure_engines(say=_say, **options)
-    detectors = [row for row in document["rows"] if row["task"] == "detector"]
-    first = [row for row in detectors if row["model"] == detectors[0]["model"] and row["per_image_ms"]]  # the one that the pipeline runs
-    if explain and first:
-        alone = min(first, key=lambda row: (row["batch"], row["per_image_ms"]["p50"]))
-        from benchmarks.runs import run_pipeline
-
-        changes = tuple(f"detect.model={name}" for name in options["detectors"][:1])
-        whole = run_pipeline(imgsz=options["imgsz"], changes=changes, runs=1, mode="throughput", say=_say)
-        document["tables"].append(bench.explain(alone["per_image_ms"]["p50"], whole))
+    if explain:
+        bench.add_explanation(document, next(iter(options["detectors"]), None), _say)
     _finish(document, as_json, page)
 
 
@@ -123,14 +118,17 @@ def scale(as_json: bool, report: Path | None, axes: str, values: tuple[str, ...]
     fer-bench scale --axis sources --set max_batch=8
     """
     from benchmarks.scale import measure_scale
-    from pipeline.config import settings_from_changes
 
     points = {}
     for text in values:
         name, _, numbers = text.partition("=")
         points[name] = [_whole(number, f"--values {name}=", least=0) for number in _list(numbers)]
+        if not points[name]:
+            raise UsageError(f"--values {text} names no point; expected AXIS=N,N, e.g. faces=2,16")
+    wanted = _list(axes)
+    settings = settings_of(changes, "detect.interval", *(["detect.imgsz"] if "imgsz" in wanted else []))
     page = _page(report, "scale.html")
-    _finish(measure_scale(axes=_list(axes), values=points, settings=settings_from_changes(changes), say=_say, **options), as_json, page)
+    _finish(measure_scale(axes=wanted, values=points, settings=settings, say=_say, **options), as_json, page)
 
 
 @cli.command(context_settings=_CONTEXT)
@@ -152,13 +150,13 @@ def quality(sources: tuple[str, ...], intervals: str, imgsz: int, changes: tuple
     fer-bench quality talk.mp4 --intervals 5 --set classify.max_age_s=0.2
     """
     from benchmarks.quality import measure_intervals
-    from pipeline.config import settings_from_changes
 
+    settings = settings_of(changes, "detect.interval", "detect.imgsz")
     page = _page(report, "quality.html")
     numbers = [_whole(text, "--intervals") for text in _list(intervals)]
     if not numbers:
         raise UsageError("--intervals names no number; e.g. --intervals 3,5")
-    _finish(measure_intervals(sources, numbers, imgsz=imgsz, settings=settings_from_changes(changes), say=_say), as_json, page)
+    _finish(measure_intervals(sources, numbers, imgsz=imgsz, settings=settings, say=_say), as_json, page)
 
 
 @cli.command(context_settings=_CONTEXT)
@@ -195,7 +193,7 @@ def check(baseline: Path, as_json: bool, measured: Path | None, **options: Any) 
 @option("--python", metavar="PATH", help="Python of an environment with torch and ultralytics (and lap).")
 @option("--fer-python", metavar="PATH", help="Python of an environment with the fer package.")
 @option("--checkpoint", type=click.Path(exists=True, resolve_path=True), help="The detector's .pt; it runs whatever code it holds.")
-@option("--rival", "rivals", multiple=True, metavar="NAME", help="script, track-torch, track-openvino, fer-haar, fer-mtcnn; all.")
+@option("--rival", "rivals", multiple=True, metavar="NAME", help="script, track-torch, track-openvino, fer-haar, fer-mtcnn; else all.")
 @option("--budget", "budget_s", type=click.FloatRange(1), default=600.0, metavar="S", help=LATER)
 @JSON
 @REPORT
@@ -222,10 +220,10 @@ def compare(as_json: bool, report: Path | None, **options: Any) -> None:
 @option("--goal", type=click.Choice(["fps", "latency"]), default="fps", help="Most frames a second, or the youngest frames.")
 @option("--fps", type=click.FloatRange(1), metavar="X", help="With latency: at least so many frames a second.")
 @option("--intervals", default="", metavar="N,N", help="Detection intervals that may be chosen; they change results.")
-@option("--config", type=click.Path(path_type=Path), metavar="FILE.yaml", help="Write the settings found, for fer-stream --config.")
+@option("--config", type=click.Path(path_type=Path), metavar="FILE.yaml", help="Write the settings that reach the goal, for fer-stream.")
 @JSON
 def tune(as_json: bool, config: Path | None, goal: str, fps: float | None, intervals: str, **options: Any) -> int:
-    """Settings for this machine and a goal: threads of the engines, batch, lane, and the interval where you allow it.
+    """Settings for this machine and a goal: threads of the engines, int8 or not, batch, lane, and the interval where you allow it.
 
     \b
     fer-bench tune --goal fps --config fast.yaml
@@ -233,20 +231,22 @@ def tune(as_json: bool, config: Path | None, goal: str, fps: float | None, inter
     fer-stream --source 0 --config camera.yaml
     """
     from benchmarks import tune as bench
-    from pipeline.config import settings_from_changes
 
+    settings = settings_of(options.pop("changes"), "detect.imgsz")
     if fps is not None and goal == "fps":
         raise UsageError("--fps sets the least for --goal latency; with --goal fps it is what is searched for: leave it out")
     if config is not None and not config.absolute().parent.is_dir():
         raise UsageError(f"--config {config}: the folder {config.parent} does not exist; make it first")
     allowed = [_whole(text, "--intervals") for text in _list(intervals)]
-    document = bench.tune(goal=bench.Goal(goal, fps), intervals=allowed, say=_say, **options)
-    if config is not None:
-        bench.write_config(document, options["imgsz"], settings_from_changes(options["changes"]), config)
+    document = bench.tune(goal=bench.Goal(goal, fps), intervals=allowed, settings=settings, say=_say, **options)
+    if config is not None and document["met"]:
+        bench.write_config(document, options["imgsz"], settings, config)
         _say(f"configuration: {config}")
     _finish(document, as_json, None)
     if not document["met"]:
-        _say(f"fer-bench: no settings found that reach {fps:g} FPS here; allow an interval (--intervals 2,3) or a smaller --imgsz")
+        wanted = "let a frame of a live source through" if fps is None else f"reach {fps:g} FPS"
+        unwritten = "" if config is None else f", so {config} is not written"
+        _say(f"fer-bench: no settings found that {wanted} here{unwritten}; allow an interval (--intervals 2,3) or a smaller --imgsz")
     return 0 if document["met"] else 1
 
 
@@ -293,8 +293,12 @@ def _show(document: dict[str, Any], as_json: bool) -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Entry point. Exit code 0, 1 for what failed (a regression too), 2 for what was asked wrongly."""
+    """Entry point. Exit code 0, 1 for what failed (a regression too), 2 for what was asked wrongly, 128 + the signal that ended it."""
     code = 0
+    # They end it as Ctrl-C does, without a child or a temporary folder left behind. What nohup ignores stays ignored.
+    ends = [number for number in _ENDS if signal.getsignal(number) == signal.SIG_DFL]
+    for number in ends:
+        signal.signal(number, _end)
     try:
         code = cli.main(args=arguments, standalone_mode=False) or 0
     except click.exceptions.Exit as error:
@@ -307,7 +311,14 @@ def main(arguments: list[str] | None = None) -> None:
     except FerError as error:
         _say(f"fer-bench: {' '.join(str(error).split())}")
         code = error.exit_code
+    finally:
+        for number in ends:
+            signal.signal(number, signal.SIG_DFL)
     sys.exit(code)
+
+
+def _end(number: int, _frame: object) -> None:
+    sys.exit(128 + number)
 
 
 if __name__ == "__main__":

@@ -20,21 +20,21 @@ _RATE = 30
 
 
 def clip_of(source: str, folder: Path, say: Callable[[str], None] = lambda text: None, frames: int | None = None) -> str:
-    """The path of a file for `source`: its own, or the demo composed into `folder`. UsageError for what is no video file.
+    """The path of a file for `source`: what it names, or the demo composed into `folder`. UsageError for what is no video file.
 
     The bare chain reads a file, and so does whatever it is held against: composing costs 3 ms of CPU a frame.
     """
     from pipeline.sources.uri import parse
 
-    kind = parse(source).kind
-    if kind == "demo":
+    parsed = parse(source)
+    if parsed.kind == "demo":
         from pipeline.sources.demo import FRAMES, compose_demo
 
         say("composing the demo clip")
         return str(compose_demo(folder / "demo.mp4", frames=frames or FRAMES))
-    if kind != "video":
-        raise UsageError(f"{source} cannot be measured: it is not a video file; give one, or demo (composed, 10 s of 1280×720)")
-    return str(Path(source).resolve())
+    if parsed.kind != "video" or parsed.text == "-":
+        raise UsageError(f"{parsed.name} cannot be measured: it is not a video file; give one, or demo (composed, 10 s of 1280×720)")
+    return str(Path(parsed.text).resolve())
 
 
 def compose_faces(path: Path, faces: int, *, width: int = 1280, height: int = 720, frames: int = 120) -> Path:

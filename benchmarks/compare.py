@@ -7,6 +7,7 @@ cannot run is a row that says why.
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -14,16 +15,16 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import host
-from benchmarks.child import BenchError, run_in_child, run_module
+from benchmarks.child import ROOT, BenchError, run_in_child, run_module
 from benchmarks.clips import clip_of
 from benchmarks.job import Job, probe
 from benchmarks.measure import ratios, spread
+from benchmarks.options import settings_of
 from benchmarks.quality import Quality, measure_quality
 from benchmarks.rivals import KINDS
 from benchmarks.throughput import cost, rate
 from engines import manifest
 from engines.errors import UsageError
-from pipeline.config import settings_from_changes
 
 SCHEMA = 1
 OURS = "fer-stream"
@@ -39,11 +40,12 @@ def measure_compare(
     unknown = [name for name in rivals if name not in KINDS]
     if unknown:
         raise UsageError(f"there is no rival {unknown[0]!r}; known: {', '.join(KINDS)}")
+    settings = settings_of(changes, "detect.interval", "detect.imgsz", "stride")
     about, began = host.manifest(), time.monotonic()
     with tempfile.TemporaryDirectory(prefix="fer-bench-") as folder:
         clip = clip_of(source, Path(folder), say)
         info = probe(clip)
-        ours = Job("full", clip, folder, interval, imgsz, outputs, max_frames=max_frames, settings=settings_from_changes(changes))
+        ours = Job("full", clip, folder, interval, imgsz, outputs, max_frames=max_frames, settings=settings)
         g = info.geometry(imgsz)
         shared = {"clip": clip, "folder": folder, "imgsz": imgsz, "export_imgsz": [g.input_height, g.input_width], "outputs": outputs,
                   "max_frames": max_frames, "rate": info.rate, "checkpoint": checkpoint,
@@ -70,6 +72,8 @@ def _prepared(
     if chosen is None:
         packages, option = ("the fer package", "--fer-python") if own else ("torch and ultralytics", "--python")
         raise UsageError(f"it needs {packages}: name the Python of an environment that has them with {option}")
+    if os.path.dirname(chosen):  # else it is looked up in PATH
+        chosen = os.path.abspath(chosen)
     job = {**shared, "kind": kind}
     if not own and shared["checkpoint"] is None:
         raise UsageError("it needs the detector's checkpoint: name the .pt with --checkpoint")
@@ -82,7 +86,12 @@ def _prepared(
 def _run_rival(job: dict[str, Any], python: str) -> dict[str, Any]:
     question, answer = Path(job["folder"]) / "rival.json", Path(job["folder"]) / "rival-result.json"
     question.write_text(json.dumps(job))
-    run_module("benchmarks.rivals", [str(question), str(answer)], f"rival {job['kind']}", python)
+    ours = Path(job["folder"]) / "ours"  # where we are installed our own dependencies lie beside us, and would go before the rival's
+    ours.mkdir(exist_ok=True)
+    for name in ("benchmarks", "engines"):
+        if not (ours / name).exists():
+            (ours / name).symlink_to(ROOT / name, target_is_directory=True)
+    run_module("benchmarks.rivals", [str(question), str(answer)], f"rival {job['kind']}", python, ours)
     return json.loads(answer.read_text())
 
 

@@ -38,9 +38,11 @@ def pipeline_document(
         **_spread("cpu_efficiency", result.cpu_efficiency),
         "bare_fps": round(result.bare.median, 2),
         "own_detector_is_the_kept_one": not result.own_records,
-        "age_ms": None, "drops": None, **throughput,
+        **throughput, "age_ms": None, "drops": None,  # those of a camera, which the paced run alone knows
     }  # fmt: skip
     warnings = _warnings([*full, *result.bare_records, *result.own_records])
+    if not all(record["warmed"] for record in full):
+        warnings.append("so short a clip has no batch without a frame of the warm-up, which is counted: give a longer one")
     if latency is not None:
         paced = latency_part(latency, clip.rate)
         document.update(age_ms=paced["age_ms"], age_frames=paced["age_frames"], drops=paced["drops"], latency=paced)
@@ -52,7 +54,7 @@ def pipeline_document(
         "source": source, "width": clip.width, "height": clip.height, "source_fps": round(clip.rate, 3), "codec": clip.codec,
         "frames": full[0]["frames"], "faces_per_frame": round(full[0]["faces"] / max(full[0]["frames"], 1), 2),
         "interval": job.interval, "imgsz": job.imgsz, "outputs": job.outputs, "sources": job.sources, "runs": len(full),
-        "max_frames": job.max_frames, "bare_model": bare_model, "settings": job.settings,
+        "max_frames": job.max_frames, "bare_model": bare_model, "own_detector": result.own_detector, "settings": job.settings,
     }  # fmt: skip
     return document | {"rounds": _rounds(result), "warnings": warnings, "host": host}
 
@@ -179,7 +181,7 @@ def _one(calls: dict[str, list[float]], run_frames: int, thread: str, inside: st
 
 
 def _queues(records: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """By who receives: depth as looked at fifty times a second. The lane of the sources is "lane"."""
+    """By who receives: depth as looked at fifty times a second, in batches; that of the sources' "lane" in frames."""
     found: dict[str, dict[str, Any]] = {}
     for record in records:
         for name, (most, mean, capacity) in record["depths"].items():
@@ -193,14 +195,14 @@ def _queues(records: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
 
 
 def _threads(records: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
-    """CPU time and time ready without a core, milliseconds a frame, over the whole run; the largest first."""
+    """CPU time and time ready without a core, milliseconds a frame, after the warm-up; the largest first."""
     used: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
     for record in records:
         for name, (cpu_s, wait_s) in record["threads"].items():
             key = "decode" if name in record["sources"] else part(name)
             used[key][0] += cpu_s
             used[key][1] += wait_s
-    frames = sum(record["frames"] for record in records) or 1
+    frames = sum(record["counted"] for record in records) or 1
     return {
         name: {"cpu_ms_per_frame": round(cpu / frames * 1000, 3), "waited_for_core_ms_per_frame": round(wait / frames * 1000, 3)}
         for name, (cpu, wait) in sorted(used.items(), key=lambda item: -item[1][0])

@@ -172,10 +172,36 @@ def _shown(rows: list[dict[str, Any]]) -> dict[str, Any]:
     return {"tables": tables, "plots": plots}
 
 
-def explain(engine_ms: float, d: dict[str, Any]) -> dict[str, Any]:
-    """Why the pipeline of document `d` is slower than its detector alone (`engine_ms` a frame): a table and a sentence."""
-    frame_ms, inside = 1000 / d["fps"], d["stages"]["detect.model"]["ms_per_run_frame"]
-    rows = [["the detector alone, nothing beside it", f"{engine_ms:.2f}"], ["the same inside the pipeline", f"{inside:.2f}"]]
+def add_explanation(document: dict[str, Any], detector: str | None, say: Callable[[str], None]) -> None:
+    """Runs the pipeline with `detector` (None: its own choice) and adds a table to `document`, or a warning why there is none."""
+    from benchmarks.runs import run_pipeline
+
+    settings = document["settings"]
+    name = detector or select.default_model("detector", device=settings["device"])
+    backend = select.for_entry(manifest.find(name, "detector"), "auto", settings["device"])[1].backend
+    rows = [row for row in document["rows"] if (row["task"], row["model"], row["backend"]) == ("detector", name, backend)]
+    measured = [row for row in rows if row["per_image_ms"]]
+    if not measured:
+        why = rows[0]["why_not"] if rows else f"add --backend {backend}"
+        document.setdefault("warnings", []).append(f"--explain: the pipeline runs {name} on {backend}, which was not measured: {why}")
+        return
+    changes = f"detect.model={name}", f"device={settings['device']}"
+    whole = run_pipeline(imgsz=settings["imgsz"], changes=changes, runs=1, mode="throughput", say=say)
+    document["tables"].append(explain(_as_in_pipeline(measured, whole), whole))
+
+
+def _as_in_pipeline(rows: list[dict[str, Any]], d: dict[str, Any]) -> dict[str, Any]:
+    """The row whose batch comes closest to the usual one of document `d`; of its precisions the fastest, which is what engines take."""
+    sizes = d["stages"]["detect.model"]["batch_sizes"]
+    usual = int(max(sizes, key=lambda size: int(size) * sizes[size]))
+    return min(rows, key=lambda row: (abs(row["batch"] - usual), row["per_image_ms"]["p50"]))
+
+
+def explain(alone: dict[str, Any], d: dict[str, Any]) -> dict[str, Any]:
+    """Why the pipeline of document `d` is slower than its detector alone (its row): a table and a sentence."""
+    engine_ms, frame_ms, inside = alone["per_image_ms"]["p50"], 1000 / d["fps"], d["stages"]["detect.model"]["ms_per_run_frame"]
+    which = f"{alone['model']}, {alone['backend']} {alone['precision']} ×{alone['batch']}"
+    rows = [[f"the detector alone, nothing beside it ({which})", f"{engine_ms:.2f}"], ["the same inside the pipeline", f"{inside:.2f}"]]
     rows.append(["the rest of the stage detect (scaling, boxes)", f"{d['stages']['detect']['ms_per_run_frame'] - inside:.2f}"])
     rows.append(["a frame of the pipeline", f"{frame_ms:.2f}"])
     rows += [[f"  CPU of {name}", f"{t['cpu_ms_per_frame']:.2f}"] for name, t in d["threads"].items() if t["cpu_ms_per_frame"] >= 0.05]

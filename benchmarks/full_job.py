@@ -19,22 +19,28 @@ from pipeline.config import load_config
 def run_full_job(job: Job) -> dict[str, Any]:
     """Runs it to its end; the record that `child` hands on (plain values, seconds)."""
     run, parts = _build(job)
-    expected = _expected(job)
-    instrument, snapshots = Instrument(), _Snapshots(run, expected, job.sources)
+    frames, stats = probe(job.clip).frames, run._pipeline.stats
+    warm = warm_up(min(frames, job.max_frames or frames))
+    sampler, looks = Sampler(stats, gpu=_gpu()), [stats()]
+
+    def begin() -> None:
+        sampler.restart()
+        looks.append(stats())
+
+    instrument = Instrument(warm, begin)
     sources, stages, sinks = parts
-    instrument.attach(sources, stages, sinks, snapshots.written)
-    sampler = Sampler(run._pipeline.stats, gpu=_gpu())
+    instrument.attach(sources, stages, sinks)
     busy_before, cpu_before, began = machine_busy_s(), time.process_time(), time.monotonic()
     sampler.start()
     summary = run.run()
     end, end_cpu = time.monotonic(), time.process_time()
+    shares = _shares(looks[-1], stats())
     sampler.stop()
     others = others_share(busy_before, time.process_time() - cpu_before, time.monotonic() - began)
     for error in run.failures():
         raise error
-    record = _record(instrument, snapshots, expected, end)
-    record["end_cpu"] = end_cpu
-    record["others_share"] = others
+    record = _record(instrument, warm, [account["decoded"] for account in summary["sources"].values()])
+    record.update(end=end, end_cpu=end_cpu, others_share=others, shares=shares)
     record["threads"] = {name: list(both) for name, both in sampler.threads().items()}
     record["depths"] = {name: [max(seen), sum(seen) / len(seen), sampler.capacities[name]] for name, seen in sampler.depths.items() if seen}
     record["gpu"] = {"share": sampler.gpu_share, "mb": sampler.gpu_mb} if sampler.gpu_share else None
@@ -70,44 +76,18 @@ def _build(job: Job) -> tuple[Run, tuple[list[Any], list[list[Any]], list[Any]]]
     return run, (sources, stages, sinks)
 
 
-class _Snapshots:
-    """Looks at the run's own counters when the warm-up has passed and when the last frame is written."""
-
-    def __init__(self, run: Run, expected: int, sources: int) -> None:
-        """`expected`: frames of each source."""
-        self._run, self._warm, self._last = run, warm_up(expected), expected * sources
-        self.begin: Any = None
-        self.end: Any = None
-        self._sink: str | None = None
-
-    def written(self, sink: str, frames: list[Any], count: int) -> None:
-        """Called by every sink; the one that first sees the warm-up's end is the one that counts. `count`: its frames so far."""
-        if self.begin is None and any(frame.index >= self._warm for frame in frames):
-            self._sink, self.begin = sink, self._run._pipeline.stats()
-        elif sink == self._sink and count >= self._last and self.end is None:
-            self.end = self._run._pipeline.stats()
-
-    def shares(self) -> dict[str, dict[str, Any]]:
-        """Thread or source -> busy, starved, blocked as shares of the time between the two looks, by stage."""
-        if self.begin is None:
-            return {}
-        end = self.end or self._run._pipeline.stats()
-        seconds = max(end.elapsed_s - self.begin.elapsed_s, 1e-9)
-        found: dict[str, dict[str, Any]] = {}
-        for kind in ("sources", "stages", "sinks"):
-            for name, work in getattr(end, kind).items():
-                before = getattr(self.begin, kind)[name]
-                found[name] = {"thread": work.thread} | {
-                    part: min((getattr(work, f"{part}_s") - getattr(before, f"{part}_s")) / seconds, 1.0)
-                    for part in ("busy", "starved", "blocked")
-                }
-        return found
-
-
-def _expected(job: Job) -> int:
-    """Frames of each source."""
-    frames = probe(job.clip).frames
-    return min(frames, job.max_frames or frames)
+def _shares(before: Any, after: Any) -> dict[str, dict[str, Any]]:
+    """Thread or source -> busy, starved, blocked as shares of the time between two looks at the run's own counters, by stage."""
+    seconds = max(after.elapsed_s - before.elapsed_s, 1e-9)
+    found: dict[str, dict[str, Any]] = {}
+    for kind in ("sources", "stages", "sinks"):
+        for name, work in getattr(after, kind).items():
+            then = getattr(before, kind)[name]
+            found[name] = {"thread": work.thread} | {
+                part: min((getattr(work, f"{part}_s") - getattr(then, f"{part}_s")) / seconds, 1.0)
+                for part in ("busy", "starved", "blocked")
+            }
+    return found
 
 
 def _gpu() -> bool:
@@ -116,13 +96,15 @@ def _gpu() -> bool:
     return gpu_count() > 0
 
 
-def _record(instrument: Instrument, snapshots: _Snapshots, expected: int, end: float) -> dict[str, Any]:
-    """`expected` frames a source: which of them are warm-up depends on their index, also where a live lane dropped some."""
-    warm = warm_up(expected)
-    done = instrument.done()
-    skipped = next((i for i, (_, (_, index)) in enumerate(done) if index >= warm), len(done))
-    steady = {key for _, key in done[skipped:]}
-    chain = instrument.stages
+def _record(instrument: Instrument, warm: int, decoded: list[int]) -> dict[str, Any]:
+    """`warm` frames of each source, by their index also where a live lane dropped some, are warm-up; `decoded`: frames of each.
+
+    Where no batch was without one of them the whole run is told; nothing where none behind them came through.
+    """
+    done, chain = instrument.done(), instrument.stages
+    after_warm_up = sum(index >= warm for _, (_, index) in done)
+    begin, begin_cpu = instrument.begin
+    steady = {key for _, key in done if after_warm_up and chain[0].entered[key] >= begin}
     taps = [*chain, *instrument.sinks]
     # Each part's window begins with the first frame of the stable window, not at one time: those in front are ahead of those behind.
     begins = {tap.name: min((at for key, at in tap.entered.items() if key in steady), default=float("inf")) for tap in taps}
@@ -138,19 +120,18 @@ def _record(instrument: Instrument, snapshots: _Snapshots, expected: int, end: f
             taken[key] = max(entered, taken.get(key, 0.0))
     return {
         "counted": len(steady),
-        "begin": min((chain[0].entered[key] for key in steady), default=end),
-        "begin_cpu": min((instrument.process_cpu[key] for key in steady), default=0.0),
-        "end": end,
-        "missed": max(expected - warm, 0) * len(instrument.sources) - len(steady),
+        "warmed": instrument.warmed,
+        "begin": begin,
+        "begin_cpu": begin_cpu,
+        "missed": sum(max(count - warm, 0) for count in decoded) - after_warm_up,
         "sources": {name: _calls(calls, first) for name, calls in instrument.sources.items()},
         "stages": {tap.name: _calls(tap.calls, begins[tap.name]) for tap in chain},
         "sinks": {tap.name: _calls(tap.calls, begins[tap.name]) for tap in instrument.sinks},
         "models": {name: _calls(calls, begins[name.removesuffix(".model")]) for name, calls in instrument.models.items()},
         "spans": {tap.name: [left - tap.entered[key] for key, left in tap.left.items() if key in steady] for tap in chain},
         "waits": waits,
-        "shares": snapshots.shares(),
         "ages": [at - instrument.captured[key] for key, at in taken.items() if key in steady],
-        "written": [at - instrument.captured[key] for at, key in done[skipped:]],
+        "written": [at - instrument.captured[key] for at, key in done if key in steady],
         "ages_by_sink": {
             sink.name: [at - instrument.captured[key] for key, at in sink.entered.items() if key in steady] for sink in instrument.sinks
         },

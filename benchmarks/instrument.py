@@ -6,6 +6,7 @@ the one thread that calls its stage, and read after the run.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -15,8 +16,6 @@ from benchmarks.sampling import name_thread
 
 FrameKey = tuple[str, int]
 """Source and index of a frame."""
-
-OnWritten = Callable[[str, list[Any], int], None]
 
 _MODELS = {"detect": "_detector", "classify": "_classifier"}
 """Where our stages keep their engine; one that has none there is timed as a whole."""
@@ -51,28 +50,34 @@ class Tap:
 
 
 class Instrument:
-    """The taps of one run, in the order of the flow."""
+    """The taps of one run, in the order of the flow.
 
-    def __init__(self) -> None:
+    The stable window begins with the first batch that holds no frame of the warm-up, the first `warm` of each source: of one that holds
+    both, all would be worked on inside of the window and some counted. `on_begin` is called right before, by the first stage's thread.
+    """
+
+    def __init__(self, warm: int = 0, on_begin: Callable[[], None] = lambda: None) -> None:
+        self._warm, self._on_begin = warm, on_begin
+        self.warmed = False
+        """There was such a batch."""
+        self.begin = (math.inf, 0.0)
+        """When the first stage took it, or the first of all where there was none: monotonic and CPU seconds (of the whole process)."""
         self.sources: dict[str, Calls] = {}
         self.stages: list[Tap] = []
         self.sinks: list[Tap] = []
         self.models: dict[str, Calls] = {}
         """"detect.model", "classify.model": the engines' part of those stages."""
         self.captured: dict[FrameKey, float] = {}
-        self.process_cpu: dict[FrameKey, float] = {}
-        """CPU seconds of the whole process when the first stage took the frame."""
 
-    def attach(self, sources: Sequence[Any], stages: Sequence[Sequence[Any]], sinks: Sequence[Any],
-               on_written: OnWritten | None = None) -> None:  # fmt: skip
-        """Wraps them; call before the run. `on_written(sink, frames, frames so far)` is called by each sink's thread."""
+    def attach(self, sources: Sequence[Any], stages: Sequence[Sequence[Any]], sinks: Sequence[Any]) -> None:
+        """Wraps them; call before the run."""
         for source in sources:
             self.sources[source.name] = _tap_source(source)
         for stage in (stage for group in stages for stage in group):
             self.stages.append(self._tap_stage(stage, first=not self.stages))
             self._tap_model(stage)
         for sink in sinks:
-            self.sinks.append(self._tap_sink(sink, on_written))
+            self.sinks.append(self._tap_sink(sink))
 
     def done(self) -> list[tuple[float, FrameKey]]:
         """When each frame had been written by the last of its sinks, in that order."""
@@ -87,10 +92,13 @@ class Instrument:
 
         def process(batch: Any) -> Any:
             if first:
-                cpu = time.process_time()
-                for frame in batch.frames:
-                    self.captured[frame.source, frame.index] = frame.captured_at
-                    self.process_cpu[frame.source, frame.index] = cpu
+                self.captured.update(((frame.source, frame.index), frame.captured_at) for frame in batch.frames)
+                if batch.frames and not self.warmed:
+                    self.warmed = all(frame.index >= self._warm for frame in batch.frames)
+                    if self.warmed:
+                        self._on_begin()
+                    if self.warmed or len(self.captured) == len(batch.frames):
+                        self.begin = time.monotonic(), time.process_time()
             keys = [(frame.source, frame.index) for frame in batch.frames]
             result = _timed(tap.calls, len(keys), inner, batch)
             began = tap.calls.started[-1]
@@ -102,7 +110,7 @@ class Instrument:
         stage.process = process
         return tap
 
-    def _tap_sink(self, sink: Any, on_written: OnWritten | None) -> Tap:
+    def _tap_sink(self, sink: Any) -> Tap:
         tap, inner = Tap(sink.name), sink.write
 
         def write(batch: Any) -> None:
@@ -112,8 +120,6 @@ class Instrument:
             for frame in batch.frames:
                 key = (frame.source, frame.index)
                 tap.entered[key], tap.left[key] = began, ended
-            if on_written is not None:
-                on_written(tap.name, batch.frames, len(tap.left))
 
         sink.write = write
         return tap

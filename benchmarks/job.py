@@ -52,9 +52,8 @@ class ClipInfo:
     width: int
     height: int
     frames: int
-    """0 where the container does not say."""
+    """That are decoded from it: what lies before a cut (an edit list) is not counted."""
     rate: float
-    seconds: float
     codec: str
 
     def geometry(self, imgsz: int) -> LetterboxGeometry:
@@ -62,13 +61,16 @@ class ClipInfo:
 
 
 def probe(clip: str | Path) -> ClipInfo:
-    """UsageError in one sentence for what is not a video file."""
+    """UsageError in one sentence for what is not a video file. Reads it to its end: Matroska names no number of frames, MP4 one that
+    counts those before a cut, too."""
     try:
         with av.open(f"file:{clip}") as container:
             stream = container.streams.video[0]
             rate = float(stream.average_rate or 0) or 30.0
-            seconds = float(stream.duration * stream.time_base) if stream.duration and stream.time_base else stream.frames / rate
-            return ClipInfo(stream.width, stream.height, stream.frames or round(seconds * rate), rate, seconds, stream.codec_context.name)
+            frames = sum(bool(packet.size) and not packet.is_discard for packet in container.demux(stream))
+            if not frames:
+                raise UsageError(f"cannot measure {clip}: its video stream is empty; give a video file, or demo")
+            return ClipInfo(stream.width, stream.height, frames, rate, stream.codec_context.name)
     except (av.error.FFmpegError, OSError, IndexError) as error:
         reason = getattr(error, "strerror", None) or "it has no video stream"
         raise UsageError(f"cannot measure {clip}: {reason}; give a video file, or demo") from error

@@ -70,7 +70,7 @@ def warm_up(frames: int) -> int:
 
 @dataclass(frozen=True)
 class Window:
-    """The stable part of a run: from the moment the first frame after the warm-up is taken from its queue to the closed output.
+    """The stable part of a run: from the moment the first batch after the warm-up is taken from its queue to the closed output.
 
     Not from when that frame is finished: a stage that holds frames back (the tracker, 12) gives them out in a rush at the end,
     and of 300 frames that alone would make the full job look 5 % faster than it is. Emptying the pipeline counts for all chains.

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import click
+
+from engines.errors import UsageError
 
 
 def option(*names: str, **kwargs: Any) -> Callable[..., Any]:
@@ -32,6 +34,21 @@ RUN = [
 JSON = click.option("--json", "as_json", is_flag=True, help="The document as JSON, the last line of standard output.")
 REPORT = click.option("--report", type=click.Path(path_type=Path), metavar="FILE.html|DIR", help="A page with plots, self-contained.")
 MODES = click.Choice(["both", "throughput", "latency"])
+_INSTEAD = {
+    "detect.interval": "use --interval (quality: --intervals), which all that is compared obeys",
+    "detect.imgsz": "use --imgsz (scale: its axis imgsz), which all that is compared obeys",
+    "stride": "what the full job is held against passes over no frame; leave it out",
+}
+
+
+def settings_of(changes: Iterable[str], *refused: str) -> dict[str, Any]:
+    """--set KEY=VALUE, … -> {KEY: value}. UsageError for one of `refused`, which would make the comparison one of unlike things."""
+    from pipeline.config import settings_from_changes
+
+    settings = settings_from_changes(changes)
+    for key in set(refused) & settings.keys():
+        raise UsageError(f"--set {key}={settings[key]} cannot be measured here: {_INSTEAD[key]}")
+    return settings
 
 
 def with_options(options: list[Callable[..., Any]]) -> Callable[..., Any]:

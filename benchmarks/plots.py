@@ -71,7 +71,7 @@ def shares(stages: dict[str, dict[str, Any]]) -> bytes:
     axes.invert_yaxis()
     axes.set_xlim(0, 1)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
-    axes.set_xlabel("share of the time between warm-up and last frame")
+    axes.set_xlabel("share of the time from the warm-up to the closed output")
     return _png(figure)
 
 

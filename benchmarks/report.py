@@ -25,11 +25,10 @@ table{border-collapse:collapse;font-size:.82rem;font-variant-numeric:tabular-num
 th{border-bottom:2px solid #c9d0d7;font-weight:600} td:first-child,th:first-child{text-align:left} tr:nth-child(even) td{background:#f6f8fa}
 td.inner{padding-left:1.6rem;color:#5a6775}
 .plots{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(440px,100%),1fr));gap:1rem}
-td.words{text-align:left} td,th{white-space:nowrap} td.words{white-space:normal}
+.words{text-align:left} td{white-space:nowrap} td.words{white-space:normal} th{vertical-align:bottom}
 figure{margin:0} figure img{width:100%} figcaption{font-size:.85rem;color:#5a6775} .scroll{overflow-x:auto}
 details pre{font-size:.72rem;overflow:auto;max-height:30rem;background:#f6f8fa;padding:.8rem}
 """
-_P = "p50 / 95 / 99"
 
 
 def write_report(document: dict[str, Any], path: Path) -> None:
@@ -96,7 +95,7 @@ def _pipeline(d: dict[str, Any]) -> str:
 def _latency(d: dict[str, Any]) -> str:
     looked = "" if d["looked_share"] is None else f"; the detector looked at {d['looked_share']:.1%} of the frames"
     about = (
-        f"Paced at {d['source_fps']:g} fps through a live lane: {d['drops']} drops after the warm-up, {d['drops_in_warm_up']} in it "
+        f"Paced at {d['source_fps']:g} fps through a live lane: {d['drops']} drops after the warm-up, {d['drops_in_warm_up']} in it"
         f"{_causes(d['drops_by_cause'])}; CPU {d['cpu_share']:.0%}, the reader itself late by {d['late_ms']['p95']:.1f} ms at p95{looked}."
     )
     if d["age_ms"] is None:
@@ -124,7 +123,8 @@ def generic(d: dict[str, Any]) -> str:
 
 def table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     """A row whose first cell begins with a space is indented."""
-    lines = ["".join(f"<th>{html.escape(str(cell))}</th>" for cell in head)]
+    kinds = [max((_kind(str(row[i]), first=False) for row in rows), default="") for i in range(len(head))]
+    lines = ["".join(f"<th{kind}>{html.escape(str(cell))}</th>" for kind, cell in zip(kinds, head, strict=True))]
     for row in rows:
         lines.append("".join(f"<td{_kind(str(cell), first=not i)}>{html.escape(str(cell))}</td>" for i, cell in enumerate(row)))
     return '<div class="scroll"><table>' + "".join(f"<tr>{line}</tr>" for line in lines) + "</table></div>"
@@ -144,7 +144,7 @@ def _stage_table(stages: dict[str, dict[str, Any]]) -> str:
 
 def _queue_table(queues: dict[str, dict[str, Any]]) -> str:
     rows = [(name, f"{q['mean']:.1f}", q["max"], q["capacity"]) for name, q in queues.items()]
-    return "<h2>Queues</h2>" + table(("queue of", "mean depth", "most", "capacity"), rows)
+    return "<h2>Queues: batches in them, frames in the lane</h2>" + table(("queue of", "mean depth", "most", "capacity"), rows)
 
 
 def _figures(figures: Sequence[tuple[str, str, str]]) -> str:
@@ -165,7 +165,7 @@ def _plots(images: Sequence[tuple[bytes, str]]) -> str:
 
 
 def _causes(drops: dict[str, int]) -> str:
-    return f"({', '.join(f'{count} {cause}' for cause, count in drops.items())})" if drops else ""
+    return f" ({', '.join(f'{count} {cause}' for cause, count in drops.items())})" if drops else ""
 
 
 def _range(values: Sequence[float]) -> str:

@@ -15,9 +15,9 @@ from benchmarks.clips import clip_of
 from benchmarks.document import SCHEMA, latency_part, pipeline_document
 from benchmarks.job import Job, probe
 from benchmarks.measure import spread
+from benchmarks.options import settings_of
 from benchmarks.startup import start_s
 from benchmarks.throughput import measure_throughput
-from pipeline.config import settings_from_changes
 
 
 def run_pipeline(
@@ -26,7 +26,7 @@ def run_pipeline(
     starts: int = 3, say: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:  # fmt: skip
     """Measures and tells; see `document` for what comes back. `starts`: how often the time to the first row is measured."""
-    settings = settings_from_changes(changes)
+    settings = settings_of(changes, "detect.interval", "detect.imgsz", "stride")
     about = host.manifest()  # before: the load it tells must not be ours
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="fer-bench-") as folder:
@@ -36,7 +36,7 @@ def run_pipeline(
         latency = None
         if mode == "throughput":  # else the paced run does it: files of models and packages come into the page cache
             say("warming up (not counted)")
-            run_in_child(replace(job, max_frames=min(info.frames or 40, 40)))
+            run_in_child(replace(job, max_frames=40))
         else:
             frames = min(n for n in (round(paced_s * info.rate), max_frames, info.frames) if n)
             say(f"paced run through a live lane: {frames / info.rate:.0f} s")

@@ -26,7 +26,8 @@ _TASKS = Path("/proc/self/task")
 
 
 class Sampler:
-    """`start()`, then `stop()`; read the results afterwards. `stats()`: a PipelineStats, None where there are no queues."""
+    """`start()`, `restart()` where the warm-up ends, `stop()`; read the results afterwards. `stats()`: a PipelineStats, None where there
+    are no queues."""
 
     def __init__(self, stats: Callable[[], Any] | None = None, gpu: bool = False) -> None:
         self._stats = stats
@@ -43,9 +44,16 @@ class Sampler:
         self.gpu_mb: list[float] = []
 
     def start(self) -> None:
-        self._look_at_threads()
-        self._base = dict(self._cpu)  # what was used before the run: imports, loading
+        self.restart()
         self._thread.start()
+
+    def restart(self) -> None:
+        """From any thread: what threads have used up to now (imports, compiling) and how deep queues were is forgotten."""
+        self._look_at_threads()
+        self._base = self._cpu.copy()
+        self.depths.clear()
+        if self._stats is not None:  # a short run may have no other look
+            self._look_at_queues(self._stats())
 
     def stop(self) -> None:
         self._look_at_threads()

@@ -7,14 +7,14 @@ told as a share of the curve's first point of the same round.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from benchmarks import host
 from benchmarks.child import run_in_child
-from benchmarks.clips import compose_faces
+from benchmarks.clips import MOST_FACES, compose_faces
 from benchmarks.job import Job
 from benchmarks.measure import Spread, ratios, spread
 from benchmarks.throughput import cost, rate
@@ -32,6 +32,8 @@ class Axis:
     title: str
     unit: str
     values: tuple[int, ...]
+    known: Collection[int]
+    """Values that can be measured."""
     job: Callable[[Job, int, Path, int], Job]
     """(base, value, folder, frames of a clip) -> job."""
 
@@ -60,10 +62,10 @@ def _once(path: Path, frames: int) -> str:
 
 
 AXES = {
-    "faces": Axis("Faces in a frame", "faces", (0, 1, 2, 4, 8, 16, 32), _faces),
-    "sources": Axis("Sources at once", "sources", (1, 2, 4, 8, 16), _sources),
-    "resolution": Axis("Resolution", "lines", tuple(HEIGHTS), _resolution),
-    "imgsz": Axis("Longer side of the detector's input", "pixels", (320, 448, 640, 800, 960), _imgsz),
+    "faces": Axis("Faces in a frame", "faces", (0, 1, 2, 4, 8, 16, 32), range(MOST_FACES + 1), _faces),
+    "sources": Axis("Sources at once", "sources", (1, 2, 4, 8, 16), range(1, 65), _sources),
+    "resolution": Axis("Resolution", "lines", tuple(HEIGHTS), HEIGHTS, _resolution),
+    "imgsz": Axis("Longer side of the detector's input", "pixels", (320, 448, 640, 800, 960), range(64, 4097), _imgsz),
 }
 
 
@@ -72,13 +74,20 @@ def measure_scale(
     runs: int = 2, frames: int = 120, settings: dict[str, Any] | None = None, say: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:  # fmt: skip
     """`values`: other points for an axis. `frames` of each clip (sources: of all together)."""
-    unknown = [name for name in (*axes, *(values or {})) if name not in AXES]
-    if unknown:
-        raise UsageError(f"there is no axis {unknown[0]!r}; known: {', '.join(AXES)}")
+    values = values or {}
+    unknown = [name for name in (*axes, *values) if name not in AXES]
+    if unknown or not axes:
+        raise UsageError(f"there is no axis {unknown[0] if unknown else ''!r}; known: {', '.join(AXES)}")
+    for name, points in values.items():
+        if name not in axes:
+            raise UsageError(f"points of {name} are named, which is not measured; add it to --axis")
+        for value in points:
+            if value not in AXES[name].known:
+                raise UsageError(f"{AXES[name].title.lower()}: {value} cannot be measured; known: {_told(AXES[name].known)}")
     about = host.manifest()
     found = {}
     for name in axes:
-        points = tuple((values or {}).get(name) or AXES[name].values)
+        points = tuple(values.get(name) or AXES[name].values)
         with tempfile.TemporaryDirectory(prefix="fer-bench-") as folder:
             base = Job("full", "", folder, interval=interval, outputs=outputs, settings=settings or {})
             found[name] = _measure(AXES[name], points, base, Path(folder), frames, runs, say)
@@ -86,14 +95,13 @@ def measure_scale(
     return {"bench": "scale", "schema": SCHEMA, "axes": found, "settings": settled, "host": about, **_shown(found)}
 
 
+def _told(known: Collection[int]) -> str:
+    return f"{known[0]} to {known[-1]}" if isinstance(known, range) else ", ".join(map(str, known))
+
+
 def _measure(
     axis: Axis, points: Sequence[int], base: Job, folder: Path, frames: int, runs: int, say: Callable[[str], None]
 ) -> dict[str, Any]:
-    for value in points:
-        if axis is AXES["resolution"] and value not in HEIGHTS:
-            raise UsageError(f"resolution {value} is not known; known: {', '.join(map(str, HEIGHTS))}")
-        if axis is AXES["sources"] and value < 1:
-            raise UsageError(f"{value} sources show nothing; give 1 at least")
     say(f"{axis.title.lower()}: composing {len(points)} clips")
     jobs = {value: axis.job(base, value, folder, frames) for value in points}
     records: dict[int, list[dict[str, Any]]] = {value: [] for value in points}

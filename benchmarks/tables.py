@@ -20,7 +20,7 @@ def console() -> Console:
     return found if found.is_terminal else Console(stderr=True, width=_WIDTH)
 
 
-_P = "p50 / 95 / 99"
+_P = "p50\u00a0/\u00a095\u00a0/\u00a099"
 
 
 def print_document(document: dict[str, Any], console: Console) -> None:
@@ -121,7 +121,7 @@ def _queue_table(d: dict[str, Any]) -> Table:
         for i in range(max(len(queues), len(threads)))
     ]
     head = ["queue of", "mean", "max", "of", "thread", "CPU ms a frame", "ready but no core"]
-    return table_of("queues (depth) and threads (CPU)", head, rows)
+    return table_of("queues (batches in them, frames in the lane) and threads (CPU)", head, rows)
 
 
 def _share(value: float | None) -> str:

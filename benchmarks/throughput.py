@@ -32,6 +32,8 @@ class Throughput:
     bare_records: list[dict[str, Any]] = field(default_factory=list)
     own_records: list[dict[str, Any]] = field(default_factory=list)
     """The bare chain with our default detector; empty where that is the kept one."""
+    own_detector: str | None = None
+    """The model of own_records: its name and the beginning of its SHA-256."""
 
     @property
     def full(self) -> Spread:
@@ -65,10 +67,10 @@ def measure_throughput(
     """`runs` rounds; fewer where the next one would not end within `budget_s` seconds (one is always run)."""
     bare = replace(job, kind="bare", model=bare_model or str(kept_model()))
     jobs = [(bare, "bare chain"), (job, "full job")]
-    own_model = own_detector(job)
-    if own and own_model is not None and bare_model is None:
-        jobs.append((replace(bare, model=str(own_model)), "bare chain, own detector"))
-    result = Throughput()
+    entry, result = own_detector(job), Throughput()
+    if own and entry is not None and bare_model is None:
+        jobs.append((replace(bare, model=str(entry.path)), "bare chain, own detector"))
+        result.own_detector = f"{entry.name} {entry.digest[:12]}"
     records = dict(zip((name for _, name in jobs), (result.bare_records, result.full_records, result.own_records), strict=False))
     began = time.monotonic()
     for number in range(runs):
@@ -104,14 +106,14 @@ def kept_model() -> Path:
     return KEPT_MODEL
 
 
-def own_detector(job: Job) -> Path | None:
-    """The file of the full job's detector; None where it is the kept one itself, or none that OpenVINO reads."""
+def own_detector(job: Job) -> manifest.Entry | None:
+    """The full job's detector; None where it is the kept one itself, or none that OpenVINO reads."""
     name = job.settings.get("detect.model", "auto")
     entry = manifest.find(select.default_model("detector") if name == "auto" else name, "detector")
     kept = json.loads((_MODELS / "models.json").read_text())["yolo11n_face_unpruned"]["made_from_sha256"]
     if entry.digest == kept or entry.path.suffix.lower() not in (".onnx", ".xml"):
         return None
-    return entry.path
+    return entry
 
 
 def _rates(records: list[dict[str, Any]]) -> list[float]:

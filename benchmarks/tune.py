@@ -7,6 +7,7 @@ chosen changes in the rows is told as `quality`.
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -18,13 +19,12 @@ import yaml
 from benchmarks import host
 from benchmarks.child import run_in_child
 from benchmarks.clips import clip_of
-from benchmarks.job import Job, probe
+from benchmarks.job import Job
 from benchmarks.measure import Spread, percentile, ratios, spread
 from benchmarks.quality import measure_quality
 from benchmarks.throughput import rate
+from engines import manifest, select
 from engines.errors import UsageError
-from engines.select import cores
-from pipeline.config import settings_from_changes
 
 SCHEMA = 1
 _LEAST_GAIN = 0.02
@@ -52,8 +52,10 @@ class Goal:
 
 def candidates(goal: Goal, intervals: Sequence[int]) -> dict[str, list[Any]]:
     """Setting -> values to try beside the default, in the order of the search. What changes results, the interval, comes last."""
-    threads = sorted({1, max(cores() // 2, 1), cores()})
+    threads = sorted({1, max(select.cores() // 2, 1), select.cores()})
     found: dict[str, list[Any]] = dict.fromkeys(("detect.parallel", "detect.threads", "classify.threads"), threads)
+    if select.default_model("detector") != manifest.DEFAULTS["detector"]:  # it runs in int8, and its twin answers as well
+        found["detect.model"] = [manifest.DEFAULTS["detector"]]
     found["max_batch"] = [1, 2, 4]
     if goal.name == "latency":
         found["live.lane"] = [1, 2]
@@ -63,12 +65,10 @@ def candidates(goal: Goal, intervals: Sequence[int]) -> dict[str, list[Any]]:
 
 def tune(
     *, source: str = "demo", goal: Goal, outputs: Any = "full", imgsz: int = 640, intervals: Sequence[int] = (), runs: int = 3,
-    max_frames: int | None = None, changes: tuple[str, ...] = (), say: Callable[[str], None] = lambda text: None,
+    max_frames: int | None = None, settings: dict[str, Any] | None = None, say: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:  # fmt: skip
-    """`intervals`: detection intervals that may be chosen; they change results, so none unless asked for."""
-    about, fixed = host.manifest(), settings_from_changes(changes)
-    if goal.name == "latency" and probe_rate(source) is None:
-        raise UsageError(f"{source} has no rate to be paced at; give a video file, or demo")
+    """`intervals`: detection intervals that may be chosen; they change results, so none unless asked for. `settings`: stay as they are."""
+    about, fixed = host.manifest(), settings or {}
     with tempfile.TemporaryDirectory(prefix="fer-bench-") as folder:
         clip = clip_of(source, Path(folder), say)
         base = Job("full", clip, folder, imgsz=imgsz, outputs=outputs, max_frames=max_frames, settings=fixed)
@@ -83,6 +83,8 @@ def tune(
                 gain = _against(goal, base, best, {**best, name: value}, runs)
                 taken = gain is not None and gain.median > 1 + max(_LEAST_GAIN, gain.noise)
                 shown = "misses the goal" if gain is None else f"{gain.median:.3f}× ({gain.low:.3f}…{gain.high:.3f})"
+                if gain is not None and math.isinf(gain.median):
+                    shown = "reaches the goal, which the best so far misses"
                 say(f"{name}={value}: {shown}{', taken' if taken else ''}")
                 tried.append([f"{name}={value}", shown, "taken" if taken else ""])
                 if taken:
@@ -116,11 +118,6 @@ def write_config(document: dict[str, Any], imgsz: int, fixed: dict[str, Any], pa
         path.write_text(about + yaml.safe_dump(nested, sort_keys=False))
     except OSError as error:
         raise UsageError(f"the configuration {path} cannot be written: {error.strerror}") from error
-
-
-def probe_rate(source: str) -> float | None:
-    """Frames per second of a file; of the demo 30."""
-    return 30.0 if source == "demo" else probe(source).rate or None
 
 
 def _job(base: Job, settings: dict[str, Any]) -> Job:

@@ -45,6 +45,21 @@ FAST = ("--imgsz", 320, "--set", "backend=fake", "--runs", 1)
 
 
 @pytest.fixture(scope="session")
+def unpaced(clip: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
+    """As `measured`, of --mode throughput with another model for the bare chain."""
+    from benchmarks.report import write_report
+    from benchmarks.runs import run_pipeline
+    from benchmarks.throughput import kept_model
+
+    document = run_pipeline(
+        source=str(clip), imgsz=320, changes=("backend=fake",), runs=1, mode="throughput", bare_model=str(kept_model())
+    )  # fmt: skip
+    page = tmp_path_factory.mktemp("report") / "page.html"
+    write_report(document, page)
+    return document, page
+
+
+@pytest.fixture(scope="session")
 def measured(clip: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
     """The document of `fer-bench pipeline` and its report."""
     from benchmarks.report import write_report

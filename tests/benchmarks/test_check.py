@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from benchmarks.check import check_against, read_baseline, verdict
+from engines.errors import UsageError
 
 from .conftest import bench
 
@@ -17,7 +18,7 @@ def document(efficiency: float = 0.8, spread: float = 0.01, peak_mb: float = 500
     names = ("efficiency", "efficiency_own", "cpu_efficiency")
     return {
         "bench": "pipeline", "peak_mb": peak_mb, "warnings": [], "host": {"cpu": "x", "cores": 2},
-        "settings": {"source": "demo", "interval": 1, "imgsz": 640, "outputs": "full", "settings": {}},
+        "settings": {"source": "demo", "interval": 1, "imgsz": 640, "outputs": "full", "settings": {}, "runs": 3},
         **dict.fromkeys(names, efficiency), **{f"{name}_spread": [efficiency - spread, efficiency + spread] for name in names},
     }  # fmt: skip
 
@@ -69,7 +70,7 @@ def test_what_is_no_baseline_is_one_sentence(text: str | None, tmp_path: Path, c
 
 @pytest.mark.parametrize(
     ("lacks", "said"),
-    [(["efficiency_spread"], "lacks efficiency_spread:"), (["host", "peak_mb"], "lacks host, peak_mb:"), (["settings"], "lacks settings,")],
+    [(["efficiency_spread"], "lacks efficiency_spread:"), (["host", "peak_mb"], "lacks host, peak_mb:"), (["settings"], "lacks settings")],
 )
 def test_a_baseline_of_another_fer_bench_is_one_sentence(
     lacks: list[str], said: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
@@ -85,7 +86,7 @@ def test_a_baseline_of_another_fer_bench_is_one_sentence(
 
 def test_a_bare_chain_of_another_model_is_measured_again_as_it_was_or_said(monkeypatch: pytest.MonkeyPatch) -> None:
     one = document()
-    other = one | {"settings": one["settings"] | {"bare_model": "/models/yolo11n.xml", "runs": 2}}
+    other = one | {"settings": one["settings"] | {"bare_model": "/models/yolo11n.xml"}}
     asked: dict[str, Any] = {}
     monkeypatch.setattr("benchmarks.runs.run_pipeline", lambda **options: asked.update(options) or other)
     assert not any("bare chain" in text for text in check_against(other)["warnings"])
@@ -93,21 +94,61 @@ def test_a_bare_chain_of_another_model_is_measured_again_as_it_was_or_said(monke
     assert any("bare chains ran different models" in text for text in verdict(one, other)["warnings"])
 
 
-def test_a_document_names_the_model_of_its_bare_chain(clip: Path, measured: tuple[dict[str, Any], Path]) -> None:
-    from benchmarks.runs import run_pipeline
+def test_a_document_names_the_models_of_its_chains(measured: tuple[dict[str, Any], Path], unpaced: tuple[dict[str, Any], Path]) -> None:
     from benchmarks.throughput import kept_model
 
     assert measured[0]["settings"]["bare_model"] is None
-    found = run_pipeline(
-        source=str(clip), imgsz=320, changes=("backend=fake",), runs=1, max_frames=20, mode="throughput", bare_model=str(kept_model())
-    )
-    assert found["settings"]["bare_model"] == str(kept_model())
+    assert measured[0]["settings"]["own_detector"].startswith("yolo11n_face")
+    assert (unpaced[0]["settings"]["bare_model"], unpaced[0]["settings"]["own_detector"]) == (str(kept_model()), None)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"source": "a/other.mp4"}, "source demo and other.mp4"), ({"interval": 3}, "interval 1 and 3"),
+        ({"imgsz": 320}, "imgsz 640 and 320"), ({"outputs": "events"}, "outputs full and events"),
+        ({"max_frames": 90}, "max_frames None and 90"), ({"frames": 9}, "frames None and 9"),
+    ],
+)  # fmt: skip
+def test_runs_of_unlike_things_are_not_compared(change: dict[str, Any], said: str) -> None:
+    one = document()
+    with pytest.raises(UsageError, match=said):
+        verdict(one, one | {"settings": one["settings"] | change})
+
+
+def test_the_same_clip_in_another_folder_is_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = document()
+    then, now = (one | {"settings": one["settings"] | {"source": source}} for source in ("was/talk.mp4", "is/talk.mp4"))
+    assert verdict(then, now)["ok"]
+    renamed = one | {"settings": one["settings"] | {"source": "is/renamed.mp4"}}
+    monkeypatch.setattr("benchmarks.runs.run_pipeline", lambda **_: renamed)
+    assert check_against(then, source="is/renamed.mp4")["ok"]
+
+
+def test_a_faster_detector_is_no_regression_of_what_is_held_against_it() -> None:
+    then, now = (document() | {"settings": document()["settings"] | {"own_detector": name}} for name in ("n 1234", "n 5678"))
+    now["efficiency_own"] = 0.5
+    found = verdict(then, now)
+    assert found["ok"]
+    assert [one["name"] for one in found["compared"]] == ["efficiency", "cpu_efficiency", "peak_mb"]
+    assert any("efficiency_own is left out" in text for text in found["warnings"])
+
+
+def test_one_round_is_no_baseline(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    paths = {runs: tmp_path / f"{runs}.json" for runs in (1, 2)}
+    for runs, path in paths.items():
+        path.write_text(json.dumps(document() | {"settings": document()["settings"] | {"runs": runs}}))
+    for pair in ((1, 2), (2, 1)):
+        ran = bench(capfd, "check", paths[pair[0]], "--measured", paths[pair[1]])
+        assert ran.code == 2
+        assert "1.json is of one round" in ran.err
 
 
 def test_the_exit_code_says_which(measured: tuple[dict[str, Any], Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     same, better = tmp_path / "same.json", tmp_path / "better.json"
-    same.write_text(json.dumps(measured[0]))
-    better.write_text(json.dumps(measured[0] | {"efficiency": measured[0]["efficiency"] * 100}))
+    twice = measured[0] | {"settings": measured[0]["settings"] | {"runs": 2}}
+    same.write_text(json.dumps(twice))
+    better.write_text(json.dumps(twice | {"efficiency": twice["efficiency"] * 100}))
     ran = bench(capfd, "check", same, "--measured", same, "--json")
     assert ran.code == 0
     assert ran.document["ok"] is True

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.child import BenchError, run_module
+from benchmarks.compare import _run_rival
 
 from .conftest import FAST, bench
 
@@ -33,6 +34,22 @@ def test_a_rival_that_does_not_exist_is_one_sentence(capfd: pytest.CaptureFixtur
     ran = bench(capfd, "compare", "--rival", "magic")
     assert ran.code == 2
     assert "'magic'" in ran.err
+
+
+@pytest.mark.parametrize("change", ["detect.interval=3", "detect.imgsz=320", "stride=2"])
+def test_what_no_rival_would_obey_is_refused(change: str, capfd: pytest.CaptureFixture[str]) -> None:
+    ran = bench(capfd, "compare", "--set", change)
+    assert ran.code == 2
+    assert f"--set {change} cannot be measured here" in ran.err
+
+
+def test_a_rival_sees_of_our_folder_only_what_it_imports(tmp_path: Path) -> None:
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\necho * >&2\nexit 1\n")
+    python.chmod(0o755)
+    for _ in range(2):  # rounds
+        with pytest.raises(BenchError, match=r"failed: benchmarks engines$"):
+            _run_rival({"kind": "script", "folder": str(tmp_path)}, str(python))
 
 
 def test_a_rival_that_crashes_says_so_and_not_what_it_wrote_before(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.document import bottleneck
+from benchmarks.document import _threads, bottleneck
 from benchmarks.sampling import part
 
 
@@ -33,6 +33,11 @@ def test_where_no_core_is_left_the_cores_are_the_limit() -> None:
 def test_the_part_of_the_engine_is_told() -> None:
     stages = {name: one for name, one in STAGES.items() if name.startswith("detect")}
     assert "75% of it in detect.model" in bottleneck(stages, 0.5, None)["sentence"]
+
+
+def test_cpu_by_thread_is_told_per_frame_of_the_window() -> None:
+    record = {"threads": {"video": [0.3, 0.6]}, "sources": {}, "frames": 100, "counted": 60}
+    assert _threads([record]) == {"video": {"cpu_ms_per_frame": 5.0, "waited_for_core_ms_per_frame": 10.0}}
 
 
 @pytest.mark.parametrize(("name", "said"), [("video of a of b.mp4", "video"), ("detect", "detect"), ("events", "events")])

@@ -8,6 +8,7 @@ import pytest
 
 from benchmarks import engines
 from benchmarks.engines import explain
+from benchmarks.host import manifest
 
 from .conftest import bench
 
@@ -30,32 +31,55 @@ def test_each_combination_is_a_row_measured_or_with_a_reason(capfd: pytest.Captu
     assert "What this machine cannot run" in ran.err
 
 
-def test_why_the_pipeline_is_slower_is_told_in_milliseconds() -> None:
-    document = {
-        "fps": 50.0, "stages": {"detect": {"ms_per_run_frame": 17.0}, "detect.model": {"ms_per_run_frame": 15.0}},
-        "threads": {"detect": {"cpu_ms_per_frame": 12.0}}, "cpu_ms_per_frame": 30.0, "host": {"cores": 2},
+def row(model: str, ms: float, batch: int = 1, backend: str = "openvino", precision: str = "f32") -> dict[str, Any]:
+    named = {"task": "detector", "model": model, "backend": backend, "precision": precision, "batch": batch, "why_not": None}
+    return named | {"per_image_ms": {"p50": ms}}
+
+
+def whole(sizes: dict[str, int]) -> dict[str, Any]:
+    return {
+        "fps": 50.0, "threads": {"detect": {"cpu_ms_per_frame": 12.0}}, "cpu_ms_per_frame": 30.0, "host": {"cores": 2},
+        "stages": {"detect": {"ms_per_run_frame": 17.0}, "detect.model": {"ms_per_run_frame": 15.0, "batch_sizes": sizes}},
     }  # fmt: skip
-    told = explain(10.0, document)
+
+
+def test_why_the_pipeline_is_slower_is_told_in_milliseconds() -> None:
+    told = explain(row("large", 10.0, batch=4), whole({}))
+    assert told["rows"][0] == ["the detector alone, nothing beside it (large, openvino f32 ×4)", "10.00"]
     assert ["a frame of the pipeline", "20.00"] in told["rows"]
     assert ["the rest of the stage detect (scaling, boxes)", "2.00"] in told["rows"]
     assert "30.0 ms of CPU a frame, which 2 cores give in 15.0 ms" in told["sentence"]
 
 
-def test_what_is_explained_is_the_detector_that_the_pipeline_runs(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    def row(model: str, ms: float, batch: int = 1) -> dict[str, Any]:
-        return {"task": "detector", "model": model, "batch": batch, "per_image_ms": {"p50": ms}}
+ROWS = [
+    row("yolo11n_face", 30.0), row("yolo11n_face_int8", 20.0), row("yolo11n_face_int8", 9.0, batch=4),
+    row("yolo11n_face_int8", 8.0, batch=4, precision="bf16"), row("yolo11n_face_int8", 2.0, batch=4, backend="torch"),
+    row("yolo11n_face_int8", 7.0, batch=16),
+]  # fmt: skip
 
-    rows = [row("large", 30.0), row("large", 20.0), row("large", 9.0, batch=4), row("small", 5.0)]
-    explained: list[float] = []
+
+@pytest.mark.parametrize(
+    ("named", "rows", "explained"),
+    [((), ROWS, 8.0), (("--detector", "yolo11n_face"), ROWS, 30.0), ((), ROWS[:1], "was not measured: add --backend openvino"),
+     ((), [ROWS[1] | {"per_image_ms": None, "why_not": "it is broken"}], "was not measured: it is broken")],
+)  # fmt: skip
+def test_what_is_explained_is_what_the_pipeline_runs(
+    named: tuple[str, ...], rows: list[dict[str, Any]], explained: float | str, monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    document = {"bench": "engines", "rows": rows, "tables": [], "settings": {"imgsz": 640, "device": "cpu"}, "host": manifest()}
     asked: dict[str, Any] = {}
-    monkeypatch.setattr(engines, "measure_engines", lambda **_: {"rows": rows, "tables": []})
-    monkeypatch.setattr("benchmarks.tables.print_document", lambda *_: None)
-    monkeypatch.setattr(engines, "explain", lambda ms, whole: explained.append(ms) or {"title": "", "head": [], "rows": []})
-    monkeypatch.setattr("benchmarks.runs.run_pipeline", lambda **options: asked.update(options))
-    assert bench(capfd, "engines", "--detector", "large", "--detector", "small", "--explain").code == 0
-    assert (explained, asked["changes"]) == ([20.0], ("detect.model=large",))
+    monkeypatch.setattr(engines, "measure_engines", lambda **_: document)
+    monkeypatch.setattr("benchmarks.runs.run_pipeline", lambda **options: asked.update(options) or whole({"4": 9, "16": 1, "1": 3}))
+    monkeypatch.setattr(engines.select, "default_model", lambda *_, **__: "yolo11n_face_int8")
+    ran = bench(capfd, "engines", *named, "--explain", "--json")
+    assert ran.code == 0, ran.err
+    if isinstance(explained, str):
+        assert explained in ran.document["warnings"][0]
+        assert not asked
+    else:
+        assert ran.document["tables"][0]["rows"][0][1] == f"{explained:.2f}"
+        assert asked["changes"] == (f"detect.model={named[1] if named else 'yolo11n_face_int8'}", "device=cpu")
 
 
 @pytest.mark.parametrize("arguments", [("--batch", "0"), ("--batch", "two"), ("--backend", ",")])

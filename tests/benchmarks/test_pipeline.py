@@ -78,6 +78,12 @@ def test_nothing_in_the_document_names_a_folder_of_this_machine(measured: Measur
     assert not re.search(r"/tmp|/home|/root", repr(d))
 
 
+def test_without_a_paced_run_there_is_no_age_and_the_report_is_whole(unpaced: Measured) -> None:
+    d, page = unpaced
+    assert (d["age_ms"], d["drops"]) == (None, None)
+    assert page.read_text().count("data:image/png;base64,") == 3
+
+
 def test_the_report_is_whole_and_fetches_nothing(measured: Measured) -> None:
     text = measured[1].read_text()
     assert text.count("data:image/png;base64,") == 5
@@ -104,6 +110,11 @@ def test_json_is_the_last_line_of_standard_output_and_tables_go_to_the_other(cli
         (["--set", "detect.imgsz"], "not KEY=VALUE"),
         (["--report", "no/such/folder/page.html"], "does not exist"),
         (["--interval", "0"], "--interval"),
+        (["--set", "detect.interval=3"], "use --interval"),
+        (["--set", "detect.imgsz=320"], "use --imgsz"),
+        (["--set", "stride=2"], "leave it out"),
+        (["--source", "-"], "- cannot be measured: it is not a video file"),
+        (["--source", "rtsp://user:secret@camera/stream"], "rtsp://camera/stream cannot be measured"),
     ],
 )
 def test_what_makes_no_sense_is_one_sentence_and_exit_code_2(arguments: list[str], said: str, capfd: pytest.CaptureFixture[str]) -> None:
@@ -111,6 +122,7 @@ def test_what_makes_no_sense_is_one_sentence_and_exit_code_2(arguments: list[str
     assert ran.code == 2
     assert said in ran.err
     assert len(ran.err.strip().splitlines()) == 1
+    assert "secret" not in ran.err
     assert ran.out == ""
 
 

@@ -62,6 +62,8 @@ def test_points_are_told_as_shares_of_the_first(tmp_path: Path, capfd: pytest.Ca
     [
         ("--axis", "colour"), ("--values", "faces=many"), ("--values", "colour=1"),
         ("--axis", "resolution", "--values", "resolution=99"), ("--axis", "sources", "--values", "sources=0"),
+        ("--axis", "sources,faces", "--values", "faces=99"), ("--axis", "sources,imgsz", "--values", "imgsz=5"), ("--values", "imgsz"),
+        ("--axis", ","), ("--axis", "faces", "--values", "sources=2"), ("--set", "detect.interval=3"), ("--set", "detect.imgsz=320"),
     ],
 )  # fmt: skip
 def test_what_makes_no_sense_is_one_sentence(arguments: tuple[str, ...], capfd: pytest.CaptureFixture[str]) -> None:
