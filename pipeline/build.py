@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from engines import load_classifier, load_detector
 from engines.select import cores
-from pipeline.errors import FerError, SourceError
+from pipeline.errors import FerError, SourceError, StageError
 from pipeline.files import event_files, inputs_of, output_files
 from pipeline.flow.graph import Pipeline, RunResult
 from pipeline.flow.ledger import Ledger
@@ -113,8 +113,8 @@ class Run:
                 sink.finish({"ledger": self.summary["sources"]})
             elif isinstance(sink, ReportSink):
                 sink.finish({"ledger": self.summary["sources"], "seconds": self.summary["seconds"]})
-        except FerError as error:
-            return error
+        except Exception as error:
+            return error if isinstance(error, FerError) else StageError(sink.name, error)
         return None
 
     def stop(self) -> None:

@@ -7,7 +7,16 @@ from pathlib import Path
 
 from pipeline.errors import UsageError
 from pipeline.sinks.events import events_format
-from pipeline.sinks.outputs import PICTURE_SUFFIXES, check_folder, check_kind, check_output, is_stream, paths_for_sources, video_suffix
+from pipeline.sinks.outputs import (
+    PATTERN,
+    PICTURE_SUFFIXES,
+    check_folder,
+    check_kind,
+    check_output,
+    is_stream,
+    paths_for_sources,
+    video_suffix,
+)
 from pipeline.sinks.parquet import recover
 from pipeline.sources.uri import Parsed
 
@@ -16,6 +25,8 @@ def event_files(wanted: str | None, named: dict[str, Parsed], overwrite: bool) -
     """(source or None for all, file) of each sink of rows."""
     if wanted is None:
         return []
+    if wanted == "/dev/stdout":  # a regular file where the shell sends it to one, to which what is open already is added
+        wanted = "-"
     if is_stream(wanted):
         return [(None, wanted)]
     files = paths_for_sources(wanted, list(named), suffix=".jsonl", what="--events")
@@ -37,7 +48,11 @@ def output_files(wanted: str | None, named: dict[str, Parsed], overwrite: bool) 
     files: list[tuple[str | None, str]] = []
     if pictures:
         count = sum(len(named[name].paths) for name in pictures)
-        if Path(wanted).suffix.lower() in PICTURE_SUFFIXES and not Path(wanted).is_dir():
+        if PATTERN in wanted and Path(wanted).suffix.lower() not in PICTURE_SUFFIXES:
+            raise UsageError(f"--output {wanted}: a pattern for pictures must end in their suffix, such as {wanted}.png, or name a folder")
+        if PATTERN in wanted:
+            check_folder(Path(wanted).parent)
+        elif Path(wanted).suffix.lower() in PICTURE_SUFFIXES and not Path(wanted).is_dir():
             if count > 1:
                 raise UsageError(f"--output {wanted} names one picture for {count}; name a folder")
             _check(wanted, "--output", wanted, named, overwrite)
@@ -47,6 +62,8 @@ def output_files(wanted: str | None, named: dict[str, Parsed], overwrite: bool) 
     if videos:
         for name, path in paths_for_sources(wanted if not pictures else os.path.join(wanted, ""), videos, suffix=".mp4").items():
             video_suffix(path)
+            if Path(path).is_fifo():
+                raise UsageError(f"--output {path} is a pipe, in which a video's index cannot be written at the end; name a file")
             _check(path, "--output", wanted, named, overwrite)
             files.append((name, path))
     return files

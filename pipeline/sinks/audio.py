@@ -18,7 +18,7 @@ from av.bitstream import BitStreamFilterContext
 from av.error import FFmpegError
 
 from pipeline.sinks.aac import AacEncoder
-from pipeline.sources.timestamps import Stretches
+from pipeline.sources.timestamps import Stretches, jump_s
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +30,8 @@ _HELD = 500
 
 
 class Audio:
-    """Packets of the first audio stream of `path`, for the video whose first picture lies at `zero_s` (container time).
+    """Packets of the first audio stream of `path`, for the video whose first picture lies at `zero_s` (container time). Streams whose
+    codec FFmpeg does not know are passed over.
 
     `cut_start`: leave out what ends before the video begins (--start). `first_s`: where the first packet will lie in the
     output, seconds, None where there is nothing to copy. `may_be_early`: packets may begin up to 0.2 s before zero.
@@ -45,9 +46,11 @@ class Audio:
         self._stream: Any = None
         self._encoder: AacEncoder | None = None
         self._extradata: bytes | None = None
-        if not self._container.streams.audio:
+        known = [stream for stream in self._container.streams.audio if stream.codec_context is not None]
+        if not known:
+            log.warning("%s: the codec of its sound is not known to this FFmpeg; sound is left out, convert it to AAC", path)
             return
-        self._source = self._container.streams.audio[0]
+        self._source: Any = known[0]
         self._early_s = -_EARLY if may_be_early else Fraction(0)
         self._cut_start = cut_start
         anew = self._container.format.flags & av.format.Flags.ts_discont.value  # joined ones have a time twice
@@ -153,7 +156,8 @@ class Audio:
     def _joined(self) -> Iterator[Any]:
         """Packets as the demuxer gives them, a later stretch of time behind the one before it by as much as the picture's."""
         video = self._container.streams.best("video")
-        picture, sound = Stretches(), Stretches()
+        back_s = jump_s(video) if video is not None else Fraction(1)
+        picture, sound = Stretches(back_s), Stretches(back_s)
         held: list[Any] = []
         for packet in self._container.demux(*filter(None, (video, self._source))):
             if packet.size == 0:  # the demuxer's flush

@@ -1,12 +1,13 @@
-"""Annotated pictures: one file, or a folder with the names of the inputs.
+"""Annotated pictures: one file, or a folder with the names of the inputs, or a pattern.
 
 Each is encoded in memory, written under a temporary name in the same folder and renamed, so that a reader never meets
 half a picture. The run's purpose goes into PNG (an iTXt chunk) and JPEG (a comment); other formats have no such place
-that OpenCV can reach.
+that OpenCV can reach, which is told once.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 import zlib
@@ -20,17 +21,20 @@ from pipeline.canvas import BgrCanvas
 from pipeline.draw import draw_faces
 from pipeline.errors import SinkError
 from pipeline.flow.batch import Batch
-from pipeline.sinks.outputs import PICTURE_SUFFIXES, file_identity, unique_name
+from pipeline.sinks.outputs import PATTERN, PICTURE_SUFFIXES, file_identity, is_stream, safe_name, unique_name
 from pipeline.sinks.planes import bgr_of
 from pipeline.types import Frame
 
+log = logging.getLogger(__name__)
+
+_COMMENTED = (".png", ".jpg", ".jpeg")
 _QUALITY = {".jpg": [cv2.IMWRITE_JPEG_QUALITY, 95], ".jpeg": [cv2.IMWRITE_JPEG_QUALITY, 95],
             ".webp": [cv2.IMWRITE_WEBP_QUALITY, 95]}  # fmt: skip
 
 
 class ImagesSink:
-    """Every picture of the run. `output`: a picture (its suffix names the format) for one input, or a folder, made when the first
-    comes. `inputs`: what is never written over, beside the picture at hand.
+    """Every picture of the run. `output`: a picture (its suffix names the format) for one input, a pattern with {source}, or a folder,
+    made when the first comes. `inputs`: what is never written over, beside the picture at hand.
 
     In a folder each picture keeps its name; a format that cannot be written becomes .png, equal names are numbered (_2 …).
     SinkError: the folder cannot be written, a file is there already (without `overwrite`), or it is an input.
@@ -42,10 +46,12 @@ class ImagesSink:
     def __init__(self, output: str | os.PathLike[str], *, top_k: int = 3, purpose: str = "", overwrite: bool = False,
                  inputs: Iterable[str | os.PathLike[str]] = ()) -> None:  # fmt: skip
         self.output = Path(output)
-        self.single = self.output.suffix.lower() in PICTURE_SUFFIXES and not self.output.is_dir()
+        self._pattern = PATTERN in os.fspath(output)
+        self.single = not self._pattern and self.output.suffix.lower() in PICTURE_SUFFIXES and not self.output.is_dir()
         self.written: list[Path] = []
         self._inputs = {file_identity(path) for path in inputs} - {None}
         self._top_k, self._overwrite = top_k, overwrite
+        self._untold = bool(purpose)
         self._comment = f"Faces analysed by fer-stream. Purpose: {purpose or 'not declared'}"
         self._taken: set[str] = set()
         self._reformatter = VideoReformatter()
@@ -71,11 +77,14 @@ class ImagesSink:
             raise SinkError(f"cannot encode {path} as {suffix}")
         try:
             if not self.single:
-                self.output.mkdir(exist_ok=True)
+                path.parent.mkdir(exist_ok=True)
             write_whole(path, commented(data.tobytes(), suffix, self._comment))
         except OSError as error:
             raise SinkError(f"cannot write {path}: {error.strerror or error}") from error
         self.written.append(path)
+        if self._untold and suffix not in _COMMENTED:
+            self._untold = False
+            log.warning("%s: %s pictures have no place for the purpose; name .png or .jpg where it must stand in them", path, suffix)
 
     def _path(self, frame: Frame) -> Path:
         origin = frame.origin or frame.source
@@ -83,11 +92,13 @@ class ImagesSink:
             if self.written:
                 raise SinkError(f"{self.output} is one picture, but {origin} is a second; name a folder")
             path = self.output
+        elif self._pattern:
+            path = Path(os.fspath(self.output).replace(PATTERN, unique_name(safe_name(origin), self._taken)))
         else:
             name = Path(origin)
             suffix = name.suffix if name.suffix.lower() in PICTURE_SUFFIXES else ".png"
             path = self.output / unique_name(f"{name.stem or 'picture'}{suffix}", self._taken)
-        there = file_identity(path)
+        there = None if is_stream(path) else file_identity(path)
         if there is not None and (there in self._inputs or there == file_identity(origin)):
             raise SinkError(f"{path} is an input; name another folder")
         if there is not None and not self._overwrite:
@@ -96,8 +107,11 @@ class ImagesSink:
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """All of `data` under `path`, or nothing: written beside it, then renamed."""
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    """All of `data` under `path`, or nothing: written beside it, then renamed. A device or a pipe is written into."""
+    if is_stream(path):
+        path.write_bytes(data)
+        return
+    handle, temporary = tempfile.mkstemp(prefix=".", suffix=".part", dir=path.parent)  # short: `path` may be as long as names can be
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)

@@ -12,6 +12,8 @@ from urllib.parse import urlsplit
 from pipeline.errors import UsageError
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv")
+PATTERN = "{source}"
+"""Stands for a source's name in the name of an output."""
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 
 
@@ -69,7 +71,7 @@ def paths_for_sources(output: str, names: list[str], *, suffix: str, what: str =
     Several: `output` must be a pattern ("out/{source}.mp4") or a folder, whose files get `suffix`. Names that come out
     the same get a number.
     """
-    pattern = "{source}" in output
+    pattern = PATTERN in output
     is_folder = not pattern and (output.endswith(("/", os.sep)) or Path(output).is_dir() or not Path(output).suffix)
     if (not pattern and not is_folder) or is_stream(output):
         if len(names) > 1:
@@ -79,7 +81,7 @@ def paths_for_sources(output: str, names: list[str], *, suffix: str, what: str =
         return {name: output for name in names}
     safe = unique_names([safe_name(name) for name in names])
     if pattern:
-        return {name: output.replace("{source}", part) for name, part in zip(names, safe, strict=True)}
+        return {name: output.replace(PATTERN, part) for name, part in zip(names, safe, strict=True)}
     return {name: str(Path(output) / f"{part}{suffix}") for name, part in zip(names, safe, strict=True)}
 
 

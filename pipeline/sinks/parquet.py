@@ -213,4 +213,7 @@ def schema() -> Any:
 
 
 def _typed(name: str, value: Any) -> Any:
-    return datetime.fromisoformat(value) if name == "time_utc" and value is not None else value
+    if name == "time_utc" and value is not None:
+        return datetime.fromisoformat(value)
+    # As in the other formats: names of files need not be UTF-8, a Parquet string must.
+    return value.encode(errors="backslashreplace").decode() if isinstance(value, str) else value

@@ -23,6 +23,7 @@ from engines.contract import LABELS, UNCERTAIN
 from engines.preprocess import crop_square, square_pixels
 from pipeline.errors import SinkError, UsageError
 from pipeline.sinks.images import write_whole
+from pipeline.sinks.outputs import is_stream
 from pipeline.sinks.planes import bgr_of
 
 if TYPE_CHECKING:
@@ -195,7 +196,7 @@ class ReportSink:
         self._finished = True
         from pipeline.sinks.report_page import page
 
-        if not self._overwrite and Path(self.path).exists():
+        if not self._overwrite and not is_stream(self.path) and Path(self.path).exists():
             raise SinkError(f"{self.path} exists; --overwrite replaces it")
         for source in self._sources.values():
             self._pass(source, source.step_s)

@@ -122,6 +122,7 @@ class SummarySink:
 
     def print(self, console: Console, most: int = 20) -> None:
         """The last result as tables, with the `most` longest tracks."""
+        from rich.markup import escape
         from rich.table import Table
 
         result = self._last or self.result()
@@ -143,7 +144,7 @@ class SummarySink:
             table.add_column("confidence", justify="right")
             for track in sorted(tracks, key=lambda track: (track["source"], track["tracker_id"])):
                 shares = sorted(track["shares"].items(), key=lambda pair: -pair[1])
-                cells = [track["source"]] if several else []
+                cells = [escape(track["source"])] if several else []
                 cells += [str(track["tracker_id"]), f"{track['first_pts_s']:.1f}–{track['last_pts_s']:.1f}", str(track["frames"])]
                 cells += [", ".join(f"{label} {share:.0%}" for label, share in shares if share >= 0.005)]
                 table.add_row(*cells, "–" if track["confidence"] is None else f"{track['confidence']:.2f}")

@@ -91,7 +91,7 @@ class VideoSink:
             return
         self._closed = True
         if self._writer is not None:
-            whole = self._ended is not None and self._ended.reason == "end of file"
+            whole = self._ended is not None and not self._ended.failed and self._ended.reason.startswith("end of file")
             self._guarded(lambda: self._writer.finish(whole))
 
     def _write_frame(self, frame: Frame) -> None:
@@ -134,7 +134,7 @@ class _Writer:
         self._time_base = LIVE_TIME_BASE if info.live else frame.time_base
         self._zero = frame.pts * frame.time_base
         self._last_pts = -1
-        self._end_s = Fraction(0)
+        self._last_s = self._gap_s = self._end_s = Fraction(0)
         self._last_duration = 0
         self._held: Any = None
         self._audio: Audio | None = None
@@ -196,6 +196,7 @@ class _Writer:
         self._last_pts = pts
         duration_s = frame.image.duration * frame.time_base if frame.image.duration else 1 / self._rate
         self._last_duration, self._end_s = round(duration_s / self._time_base), time_s + duration_s
+        self._last_s, self._gap_s = time_s, time_s - self._last_s
         picture.pts, picture.time_base, picture.pict_type = pts, self._time_base, 0
         self._mux_audio(pts * self._time_base)
         self._mux_video(self._stream.encode(picture))
@@ -204,12 +205,20 @@ class _Writer:
         """`whole`: the source was read to its end, and so is its sound."""
         self._mux_video(self._stream.encode(None), last=True)
         if self._audio is not None:
-            self._mux_audio(None if whole and self._info.end_s is None else self._end_s)
+            self._mux_audio(self._sound_end_s(whole))
             for packet in self._audio.rest():
                 self._container.mux(packet)
             self._audio.close()
         self._container.close()
         self._file.close()
+
+    def _sound_end_s(self, whole: bool) -> Fraction | None:
+        """Where the sound is cut, None: nowhere. At the end that was asked for rather than at the last frame, after which some may
+        have been left out (`stride`)."""
+        asked_s = None if self._info.end_s is None else Fraction(self._info.end_s) - Fraction(self._info.start_s)
+        if whole or asked_s is None:
+            return asked_s if whole else self._end_s
+        return max(self._end_s, min(asked_s, self._last_s + self._gap_s))
 
     def abandon(self) -> None:
         """Leave what is whole of the file, without another byte."""
@@ -248,7 +257,10 @@ def _audio_of(frame: Frame, zero: Fraction, may_be_early: bool) -> Audio | None:
     `may_be_early`: the container has edit lists. Matroska has none: a packet before zero would move the picture.
     """
     info = frame.info
-    if info.path is None or not info.has_audio or info.live:
+    if not info.has_audio or info.live:
+        return None
+    if info.path is None:
+        log.warning("%s: the sound of a pipe, which can be read only once, is left out; save it as a file first", info.name)
         return None
     try:
         audio = Audio(info.path, zero, cut_start=info.start_s > 0, may_be_early=may_be_early)

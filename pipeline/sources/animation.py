@@ -62,7 +62,7 @@ class AnimationReader:
     def seek(self, start: int, stop: threading.Event) -> None:
         """Frames build on those before: read on."""
 
-    def pixel_shape(self, image: av.VideoFrame) -> None:
+    def pixel_shape(self) -> None:
         """Square."""
 
     def close(self) -> None:

@@ -28,6 +28,7 @@ from pipeline.errors import UsageError
 from pipeline.flow.batch import Ended
 from pipeline.sources.pacing import Pacer
 from pipeline.sources.quiet import silence_ffmpeg
+from pipeline.sources.timestamps import first_tick
 from pipeline.types import Frame, SourceInfo
 
 WIDTH, HEIGHT, FPS, FRAMES = 1280, 720, 30, 300
@@ -103,8 +104,8 @@ class DemoSource:
         self._stop = threading.Event()
         self._clock = clock
         self._pacer = Pacer(clock, wait or self._stop.wait) if realtime else None
-        first = round((start_s or 0.0) * FPS)
-        last = FRAMES if end_s is None else min(FRAMES, round(end_s * FPS))
+        first = first_tick(start_s or 0.0, Fraction(1, FPS))
+        last = FRAMES if end_s is None else min(FRAMES, first_tick(end_s, Fraction(1, FPS)))
         if first >= FRAMES:
             raise UsageError(f"the demo has {FRAMES // FPS} s, got a start at {start_s} s; choose an earlier one")
         self._range = range(first, max(first + 1, last if max_frames is None else min(last, first + max_frames)))

@@ -29,7 +29,6 @@ from pipeline.sources.deinterlace import Deinterlacer
 from pipeline.sources.hardware import hardware
 from pipeline.sources.liveclock import RATE, LiveClock
 from pipeline.sources.pacing import Pacer
-from pipeline.sources.timestamps import JUMP_S
 from pipeline.sources.upright import Upright
 from pipeline.types import Frame, SourceInfo
 
@@ -38,6 +37,8 @@ _TIME_BASE = Fraction(1, RATE)
 _FIRST_PICTURE = 4
 """Read time-outs that a connection may take until its first picture: cameras send key frames every 1 to 10 s."""
 _DEVICE_POLL_S = 0.005
+_ANEW_S = 1.0
+"""Steps back of more than this are a discontinuity of HLS: a shorter one only delays a picture."""
 _JUMP_S = 10.0
 """Live HLS whose numbers jump by more than this is paced anew from there."""
 
@@ -153,7 +154,7 @@ class LiveSource:
                     image.duration = round(image.duration * image.time_base / _TIME_BASE)
                 image.pts, image.time_base = stamp.pts, _TIME_BASE
                 if info is None:
-                    info = self._info(connection, image)
+                    info = self._info(connection, image, upright.pixel_shape(connection.stream))
                 if self.state != "RUNNING":
                     if self.state == "LOST":
                         _log.warning("%s is back (epoch %d)", self.name, self._epoch)
@@ -200,7 +201,7 @@ class LiveSource:
                 if image.pts is not None and image.time_base:
                     seconds = float(image.pts * image.time_base)
                     first_s = seconds if first_s is None else first_s
-                    if position_s - (seconds - first_s) > JUMP_S:  # an HLS discontinuity: time begins anew, the recording goes on
+                    if position_s - (seconds - first_s) > _ANEW_S:  # an HLS discontinuity: time begins anew, the recording goes on
                         first_s = seconds - position_s - float(1 / (connection.rate or 25))
                     position_s = seconds - first_s
                 if pacer and not pacer.due(position_s):
@@ -245,7 +246,7 @@ class LiveSource:
             raw = round(image.pts * image.time_base * RATE)
         return self._times.of(raw, now, round(RATE / (connection.rate or 25)))
 
-    def _info(self, connection: Connection, image: av.VideoFrame) -> SourceInfo:
+    def _info(self, connection: Connection, image: av.VideoFrame, pixel_shape: Fraction | None) -> SourceInfo:
         return SourceInfo(
             self.name,
             "live",
@@ -253,6 +254,7 @@ class LiveSource:
             image.height,
             average_rate=connection.rate,
             duration_s=connection.duration_s,
+            pixel_shape=pixel_shape,
         )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 from collections.abc import Iterator
 from fractions import Fraction
@@ -16,15 +15,14 @@ from av.error import FFmpegError
 from pipeline.errors import SourceError
 from pipeline.sources.deinterlace import Deinterlacer
 from pipeline.sources.hardware import check_stream, open_on
-from pipeline.sources.pipe import NOTHING, Pipe, stdin_failure
+from pipeline.sources.pipe import Pipe, empty, is_pipe, shown, unreadable
 from pipeline.sources.quiet import silence_ffmpeg
 from pipeline.sources.sniff import is_animated_webp, is_cut_off, mp4_boxes
-from pipeline.sources.timestamps import Stretches, Timestamps
+from pipeline.sources.timestamps import Stretches, Timestamps, jump_s
 from pipeline.sources.upright import Upright
 
 Timed = tuple[av.VideoFrame, int]
 """A picture and its PTS."""
-STDIN = "-"
 
 
 class Reader(Protocol):
@@ -49,23 +47,19 @@ class Reader(Protocol):
         """Frames from a key frame before `start` (PTS), and the first of them; None: go on reading where we are."""
         ...
 
-    def pixel_shape(self, image: av.VideoFrame) -> Fraction | None:
-        """Width over height of a pixel of `image`, None where it is square or unknown."""
+    def pixel_shape(self) -> Fraction | None:
+        """Width over height of a pixel of the last frame, None where it is square or unknown."""
         ...
 
     def close(self) -> None: ...
 
 
 def open_reader(path: str, stop: threading.Event, chosen: HWAccel | None = None) -> Reader:
-    """`path` "-" is standard input; `chosen`: the GPU that decodes, see hardware(). Raises SourceError: what it is instead of a
+    """`path`: "-" is standard input; `chosen`: the GPU that decodes, see hardware(). Raises SourceError: what it is instead of a
     video, and what to do."""
     silence_ffmpeg()
-    if path == STDIN:
-        pipe = Pipe(sys.stdin.buffer, stop)
-        try:
-            return FileReader(open_on(chosen, pipe, metadata_errors="replace"), "standard input", chosen)
-        except (FFmpegError, OSError, ValueError) as error:
-            raise SourceError(stdin_failure(_short(error)) if pipe.begun else NOTHING) from error
+    if is_pipe(path):
+        return _piped(path, stop, chosen)
     if is_animated_webp(Path(path)):
         from pipeline.sources.animation import AnimationReader
 
@@ -75,12 +69,26 @@ def open_reader(path: str, stop: threading.Event, chosen: HWAccel | None = None)
     return FileReader(_open(path, chosen), path, chosen)
 
 
+def _piped(path: str, stop: threading.Event, chosen: HWAccel | None) -> FileReader:
+    try:
+        pipe = Pipe(path, stop)
+    except OSError as error:
+        raise SourceError(_why_not_opened(path, error)) from error
+    try:
+        return FileReader(open_on(chosen, pipe, metadata_errors="replace"), shown(path), chosen, pipe)
+    except BaseException as error:
+        pipe.close()
+        if isinstance(error, (FFmpegError, OSError, ValueError)):
+            raise SourceError(unreadable(path, _short(error)) if pipe.begun else empty(path)) from error
+        raise
+
+
 class FileReader:
     """FFmpeg's container and the stream of it that counts."""
 
-    def __init__(self, container: av.container.InputContainer, path: str, chosen: HWAccel | None = None) -> None:
-        """Takes over `container`. `path`: for messages, and for a look at the file when it ends."""
-        self.container, self.path = container, path
+    def __init__(self, container: av.container.InputContainer, path: str, chosen: HWAccel | None = None, pipe: Pipe | None = None) -> None:
+        """Takes over `container`, and the `pipe` that it reads from. `path`: for messages, and for a look at the file when it ends."""
+        self.container, self.path, self._pipe = container, path, pipe
         self.decoded = self.damaged = 0
         self.broken_off = ""
         self.past_end = False
@@ -105,16 +113,13 @@ class FileReader:
             return float(self.stream.duration * self.time_base)
         return self.container.duration / av.time_base if self.container.duration else None
 
-    def pixel_shape(self, image: av.VideoFrame) -> Fraction | None:
-        ratio = self.stream.sample_aspect_ratio or self.stream.codec_context.sample_aspect_ratio
-        if not ratio or ratio == 1:
-            return None
-        context = self.stream.codec_context
-        turned = (image.width, image.height) == (context.height, context.width) and image.width != image.height
-        return 1 / Fraction(ratio) if turned else Fraction(ratio)
+    def pixel_shape(self) -> Fraction | None:
+        return self._upright.pixel_shape(self.stream)
 
     def close(self) -> None:
         self.container.close()
+        if self._pipe is not None:
+            self._pipe.close()
 
     def frames(self, stop: threading.Event) -> Iterator[Timed]:
         """From where the container stands to its end; a packet that cannot be decoded is counted and left out."""
@@ -152,7 +157,7 @@ class FileReader:
     def seek(self, start: int, stop: threading.Event) -> tuple[Iterator[Timed], Timed] | None:
         """Seeking is an optimisation that containers may not have, or have wrong (it lands behind the wanted time): then the
         file is read from its beginning, or on from where we are, and what lies before `start` is dropped by the caller."""
-        if not self._stamps.from_container or self.path == "standard input":
+        if not self._stamps.from_container or self._pipe is not None:
             return None
         if start * self.time_base - (self.stream.start_time or 0) * self.time_base < 2 or self._begins_anew(stop):
             return None
@@ -179,7 +184,7 @@ class FileReader:
         may do so are read through for it (undecoded, some hundred MB a second)."""
         if not self.container.format.flags & av.format.Flags.ts_discont.value:
             return False
-        stretches = Stretches()
+        stretches = Stretches(jump_s(self.stream))
         with _open(self.path) as other:
             for packet in other.demux(other.streams[self.stream.index]):
                 stretches.see(packet)

@@ -7,6 +7,7 @@ Phones store the sensor's picture and a display matrix; FFmpeg's command line an
 from __future__ import annotations
 
 import struct
+from fractions import Fraction
 
 import av
 from av.filter import Graph
@@ -31,6 +32,7 @@ class Upright:
     def __init__(self) -> None:
         self._key: tuple[object, ...] | None = None
         self._graph: Graph | None = None
+        self._on_its_side = False
 
     def __call__(self, frame: av.VideoFrame) -> av.VideoFrame:
         """The frame itself where nothing is to be turned, else a new one with the same PTS, time base and no matrix left.
@@ -38,6 +40,7 @@ class Upright:
         Angles that are no multiple of 90 degrees are left as they are: turning by them changes the pixels.
         """
         chain = _chain(frame)
+        self._on_its_side = any(name == "transpose" for name, _ in chain)
         if not chain:
             return frame
         key = (frame.width, frame.height, frame.format.name, chain)
@@ -53,6 +56,13 @@ class Upright:
         if time_base:
             turned.time_base = time_base
         return turned
+
+    def pixel_shape(self, stream: av.VideoStream) -> Fraction | None:
+        """Width over height of a pixel of the last frame, which is of `stream`; None where it is square, unknown or beyond belief."""
+        ratio = Fraction(stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio or 1)
+        if ratio == 1 or not 1 <= 4 * ratio <= 16:
+            return None
+        return 1 / ratio if self._on_its_side else ratio
 
 
 def _chain(frame: av.VideoFrame) -> tuple[tuple[str, str | None], ...]:

@@ -22,8 +22,9 @@ from pipeline.errors import SourceError
 from pipeline.flow.batch import Ended
 from pipeline.sources.hardware import hardware
 from pipeline.sources.pacing import Pacer
-from pipeline.sources.pipe import stdin_failure
-from pipeline.sources.reading import STDIN, Reader, open_reader
+from pipeline.sources.pipe import is_pipe, unreadable
+from pipeline.sources.reading import Reader, open_reader
+from pipeline.sources.timestamps import first_tick
 from pipeline.types import Frame, SourceInfo
 
 _log = logging.getLogger(__name__)
@@ -52,6 +53,7 @@ class VideoSource:
         self.path = str(path)
         self.name = self.path if name is None else name
         self.state = "CONNECTING"
+        self._piped = is_pipe(self.path)
         self._stop = threading.Event()
         self._hardware = hardware(decode)
         self._start_s, self._end_s, self._max_frames = start_s or 0.0, end_s, max_frames
@@ -100,8 +102,8 @@ class VideoSource:
             return
         image, pts = item
         first = pts
-        start = first + round(self._start_s / reader.time_base)
-        end = None if self._end_s is None else first + round(self._end_s / reader.time_base)
+        start = first + first_tick(self._start_s, reader.time_base)
+        end = None if self._end_s is None else first + first_tick(self._end_s, reader.time_base)
         if start > first:
             sought = reader.seek(start, self._stop)
             if sought is not None:
@@ -130,9 +132,9 @@ class VideoSource:
             average_rate=rate,
             frames=frames,
             duration_s=duration,
-            path=None if self.path == STDIN else self.path,
-            has_audio=reader.has_audio and self.path != STDIN,
-            pixel_shape=reader.pixel_shape(image),
+            path=None if self._piped else self.path,
+            has_audio=reader.has_audio,
+            pixel_shape=reader.pixel_shape(),
             start_s=self._start_s,
             end_s=self._end_s,
         )
@@ -149,8 +151,8 @@ class VideoSource:
         return Ended(self.name, 0, reason, final=True, failed=failed)
 
     def _nothing(self, reader: Reader) -> str:
-        if self.path == STDIN and not reader.decoded:
-            return stdin_failure(reader.broken_off or "no frame in it could be decoded")
+        if self._piped and not reader.decoded:
+            return unreadable(self.path, reader.broken_off or "no frame in it could be decoded")
         if reader.decoded:
             length = "" if reader.duration_s is None else f" of {reader.duration_s:.2f} s"
             end = "" if self._end_s is None else f" before {self._end_s} s"

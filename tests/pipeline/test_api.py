@@ -32,6 +32,35 @@ def test_run_gives_the_summary_and_calls_back(media: Path, tmp_path: Path) -> No
     assert faces.tracker_id.tolist() == [1]
 
 
+CAMERA = "lavfi:testsrc2=size=160x120:rate=30,realtime"
+"""What does not end by itself, or here after `max_frames` in twenty seconds, so that a run that goes on is seen."""
+LONG = 600
+
+
+class Ends:
+    """A sink that remembers for what reason sources came to their end: none, where the run was broken off before."""
+
+    name, best_effort = "ends", False
+
+    def __init__(self) -> None:
+        self.reasons: list[str] = []
+
+    def write(self, batch: Batch) -> None:
+        self.reasons += [ended.reason for ended in batch.ended]
+
+    def close(self) -> None:
+        pass
+
+
+def test_leaving_a_stream_ends_what_would_go_on() -> None:
+    ends = Ends()
+    frames = stream(CAMERA, max_frames=LONG, sinks=[ends])
+    next(frames)
+    frames.close()
+    assert not [t.name for t in threading.enumerate() if t.name == "fer-stream"]
+    assert not ends.reasons
+
+
 def test_stream_hands_out_frames_and_ends_when_nobody_looks(media: Path) -> None:
     frames = stream(media / "d03_neutral_to_smile.mp4")
     first = next(frames)
@@ -122,6 +151,23 @@ print("done")
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr
+
+
+def test_a_script_that_ends_while_it_holds_a_stream_ends_what_would_go_on() -> None:
+    script = f"""
+from pipeline.api import stream
+class Says:
+    name, best_effort = "says", False
+    def write(self, batch):
+        for ended in batch.ended:
+            print(ended.reason, flush=True)
+    def close(self):
+        print("closed", flush=True)
+frames = stream({CAMERA!r}, max_frames={LONG}, sinks=[Says()])
+next(frames)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (0, "closed\n"), done.stderr
 
 
 def test_an_error_in_the_callback_ends_the_run(media: Path) -> None:

@@ -67,9 +67,18 @@ def test_nothing_to_mark_changes_nothing():
     [[-50, -50, 20, 20], [0, 0, 5000, 5000], [40, 30, 41, 31], [-9, -9, -1, -1], [10, 10, 5, 5], [3.7, 3.2, 33.3, 41.9]],
 )
 def test_any_box_on_any_size_stays_inside(size, box):
+    (width, height), (x1, y1, x2, y2) = size, box
+    seen = max(x1, 0) < min(x2, width) and max(y1, 0) < min(y2, height)
+    far = (slice(-20, None), slice(-20, None)) if width >= 480 and x2 < width else (slice(0), slice(0))
     for observed, emotion in ((True, "sad"), (False, "uncertain"), (True, "no such label")):
-        draw_faces(YuvCanvas(*yuv(*size), bt709=False), faces([box, [1, 1, 20, 20]], emotion, ids=[-1, 12345], observed=observed))
-        draw_faces(BgrCanvas(np.zeros((size[1], size[0], 3), np.uint8)), faces([box], emotion, observed=observed), top_k=7)
+        planes, image = yuv(*size), np.zeros((height, width, 3), np.uint8)
+        before = [plane.copy() for plane in planes]
+        draw_faces(YuvCanvas(*planes, bt709=False), faces([box, [1, 1, 20, 20]], emotion, ids=[-1, 12345], observed=observed))
+        draw_faces(BgrCanvas(image), faces([box], emotion, observed=observed), top_k=7)
+        drawn = marked(planes, before)
+        assert drawn[0].any()
+        assert image.any() == seen
+        assert not any(plane[far].any() for plane in (*drawn, image))  # what reaches over one edge does not come back over the other
 
 
 def test_both_canvases_show_the_same_colours():

@@ -183,11 +183,18 @@ def test_a_softmax_at_the_end_is_not_taken_twice(picture: Path, tmp_path: Path) 
         assert [one[f"raw_{label}"] for label in LABELS] == pytest.approx([other[f"raw_{label}"] for label in LABELS], abs=0.01)
 
 
-def test_a_classifier_in_colour_with_float_input(picture: Path, tmp_path: Path) -> None:
+def test_a_classifier_in_colour_with_float_input_gets_it_less_the_mean_over_std(picture: Path, tmp_path: Path) -> None:
+    def levels(name: str, **numbers: str) -> np.ndarray:
+        """What the network saw of each face, on average: from column to column its logits grow by that over 255."""
+        path = onnx_by_hand.classifier(tmp_path / name, 7, size=64, channels=3, kind=1, **numbers)
+        found = watched(picture, tmp_path, classify__model=path)
+        assert len(found) == 2
+        return np.array([math.log(row["raw_neutral"] / row["raw_angry"]) / 6 * 255 for row in found])
+
+    plain = levels("plain.onnx")
+    assert ((plain > 100) & (plain < 150)).all()  # grey levels
     numbers = {"mean": "[123.675, 116.28, 103.53]", "std": "[0.5, 0.5, 0.5]"}
-    path = onnx_by_hand.classifier(tmp_path / "c.onnx", 7, size=64, channels=3, kind=1, **numbers)
-    found = watched(picture, tmp_path, classify__model=path)
-    assert all(row["raw_neutral"] > row["raw_angry"] for row in found)
+    assert levels("scaled.onnx", **numbers) == pytest.approx((plain - (123.675 + 116.28 + 103.53) / 3) / 0.5, abs=0.5)
 
 
 def test_a_classifier_of_something_else_is_a_sentence(picture: Path, tmp_path: Path) -> None:

@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 from command import fer, rows, start, until
 
-from pipeline.errors import SinkError, UsageError
+from pipeline.api import load_config, run
+from pipeline.errors import SinkError, StageError, UsageError
 from pipeline.events import COLUMNS, run_row
 from pipeline.sinks import parquet
-from pipeline.sinks.events import events_format
+from pipeline.sinks.events import EventsSink, events_format
+from pipeline.sinks.lines import jsonl_from_rows
 from pipeline.sinks.parquet import Parquet, journal_of, recover, schema
 
 pq = pytest.importorskip("pyarrow.parquet", reason="Parquet needs pyarrow (the extra parquet)")
@@ -92,6 +94,30 @@ def test_a_journal_left_behind_becomes_a_file_of_its_own(tmp_path: Path, caplog:
         assert plain(tmp_path / name) == golden()
         assert not journal_of(path).exists()
         assert f"its {len(golden())} rows, kept in {journal_of(path)}, are now in {tmp_path / name}" in caplog.text
+
+
+def test_names_that_are_not_utf_8_are_written_as_in_the_other_formats(tmp_path: Path) -> None:
+    path, row = tmp_path / "a.parquet", {**golden()[2], "source": "caf\udce9.mp4"}
+    written(path, [row]).close()
+    assert [row["source"] for row in plain(path)] == ["caf\\udce9.mp4"]
+
+
+def test_a_journal_with_such_a_name_is_recovered(tmp_path: Path) -> None:
+    path, row = tmp_path / "a.parquet", {**golden()[2], "source": "caf\udce9.mp4"}
+    journal_of(path).write_bytes(jsonl_from_rows([row]))
+    recover(str(path))
+    assert [row["source"] for row in plain(tmp_path / "a.recovered.parquet")] == ["caf\\udce9.mp4"]
+
+
+def test_a_sink_that_cannot_be_finished_takes_no_other_with_it(tmp_path: Path) -> None:
+    class Broken(EventsSink):
+        def finish(self, info: dict | None = None) -> None:
+            raise RuntimeError("broken")
+
+    sinks = (Broken(tmp_path / "a.jsonl", info={}), EventsSink(tmp_path / "b.jsonl", info={}, source="demo"))
+    with pytest.raises(StageError, match="events failed: RuntimeError: broken"):
+        run("demo", config=load_config(changes={"backend": "fake"}), max_frames=2, sinks=sinks)
+    assert "ledger" in json.loads(rows(tmp_path / "b.jsonl")[-1]["info"])
 
 
 def test_a_second_run_on_the_same_file_is_refused(tmp_path: Path) -> None:

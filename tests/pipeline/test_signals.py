@@ -11,6 +11,8 @@ import av
 import pytest
 from command import last_time, rows, start, until
 
+from pipeline.cli import _Signals
+
 
 def frames(path: Path) -> list[float]:
     with av.open(str(path)) as container:
@@ -63,7 +65,27 @@ def test_a_signal_while_libraries_are_loaded_ends_at_once_and_with_its_number() 
         assert (process.returncode, out, err) == (130, "", "")
 
 
-def test_a_second_signal_cancels(tmp_path: Path) -> None:
+def test_the_first_signal_stops_and_the_second_cancels() -> None:
+    class Recorder:
+        def __init__(self) -> None:
+            self.told: list[str] = []
+
+        def stop(self) -> None:
+            self.told.append("stop")
+
+        def cancel(self) -> None:
+            self.told.append("cancel")
+
+    for first, second in ((signal.SIGINT, signal.SIGINT), (signal.SIGTERM, signal.SIGINT)):
+        signals = _Signals()
+        signals.run = Recorder()
+        signals._on(first, None)
+        signals._on(second, None)
+        assert signals.run.told == ["stop", "cancel"]
+        assert signals.last == second
+
+
+def test_after_two_signals_every_frame_is_accounted_for(tmp_path: Path) -> None:
     events = tmp_path / "rows.jsonl"
     process = start("--source", "demo", "--realtime", "--events", events, "--quiet", "--json")
     until(lambda: last_time(events) >= 0.5, process=process)

@@ -13,6 +13,7 @@ pytest.importorskip("lightning", reason="training needs lightning: pip install -
 
 import torch
 from drawn_faces import drawn_face
+from torch.nn.functional import cross_entropy
 
 from engines.contract import HEADS, LABELS
 from engines.errors import UsageError
@@ -78,6 +79,15 @@ def test_teachers_do_not_teach_a_head_that_does_not_learn(loss: dict) -> None:
     wanted = targets_of(voted(4), recipe := Recipe(name="r", loss=loss))
     loss_of(logits, wanted, [torch.full((4, 7), 1 / 7) for _ in HEADS], None, recipe).backward()
     assert [bool(logit.grad.any()) for logit in logits] == [head in recipe.heads for head in HEADS]
+
+
+def test_a_loss_is_the_share_of_the_labels_and_that_of_the_softened_teachers() -> None:
+    recipe = Recipe(name="r", distill={"weight": 0.75, "temperature": 2.0})
+    torch.manual_seed(0)
+    logits, said, taught = torch.randn(4, 7), torch.eye(7)[:4], torch.eye(7)[3:7]
+    loss = 0.25 * cross_entropy(logits, said) + 0.75 * 4 * cross_entropy(logits / 2, taught)
+    both = loss_of((logits, logits), [said, said], [taught, taught], None, recipe)
+    torch.testing.assert_close(both, (recipe.loss.crowd_weight + 1) * loss)
 
 
 def run_of(folder: Path, **settings: object) -> Path:

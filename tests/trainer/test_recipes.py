@@ -20,7 +20,7 @@ from trainer.recipes import load_recipe
 FOLDER = Path(__file__).parents[2] / "configs" / "train"
 RECIPES = sorted(path.stem for path in FOLDER.glob("*.yaml") if not path.stem.startswith("yolo"))
 SMALL = ["batch=16", "patience=null", "schedule.warmup_steps=0", "model.weights=none", "distill.teachers=[]", "distill.unlabelled=null"]
-SMALL += ["ema=0"]
+SMALL += ["ema=0", "model.keep=0"]
 STEPS_AN_EPOCH = 7
 
 
@@ -52,7 +52,7 @@ def test_a_recipe_starts_lowers_its_loss_over_thirty_steps_and_resumes(name: str
     curve = losses(tmp_path)
     assert len(curve) == 5
     assert 5 * STEPS_AN_EPOCH >= 30
-    assert min(curve[3:]) < curve[0]
+    assert min(curve[3:]) < 0.97 * curve[0], curve  # noise of the augmentation alone stays above
     assert 0 <= metrics["fer2013_accuracy"] <= 1
 
 
@@ -81,6 +81,8 @@ def test_every_published_line_has_its_recipe() -> None:
         ("input_size=64", r"input_size: must be at most data\.size \(48"),
         ("model.name=no_such_net", "no_such_net"),
         ("model.weights=/no/such/file.pth", "names no file"),
+        ("model.keep=0.5", r"model\.keep: must be 0 where model\.weights is none"),
+        ("distill.unlabelled=faces.npy", r"distill\.unlabelled: must be null where distill\.teachers is empty"),
     ],
 )
 def test_a_wrong_setting_is_one_sentence_that_names_it(change: str, said: str, drawn: Path, tmp_path: Path) -> None:

@@ -82,9 +82,16 @@ def test_hardware_counts_only_where_it_opens(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.parametrize(
-    "codec", ["h264", "hevc", "av1", "libx265", "h264_nvenc", "av1_nvenc", "hevc_qsv", "h264_amf", "av1_amf", "hevc_videotoolbox"]
-)
-def test_every_encoder_knows_every_preset_and_quality(codec: str) -> None:
+    ("codec", "steps"),  # of speed; VideoToolbox knows one, AMF three
+    [("h264", 10), ("hevc", 10), ("av1", 10), ("libx265", 10), ("h264_nvenc", 7), ("av1_nvenc", 7), ("hevc_qsv", 7), ("h264_amf", 3),
+     ("av1_amf", 3), ("hevc_videotoolbox", 1)],
+)  # fmt: skip
+def test_every_encoder_knows_every_preset_and_quality(codec: str, steps: int) -> None:
+    def told(preset: str, crf: int) -> tuple[tuple[str, str], ...]:
+        return tuple(encoder(codec, preset=preset, crf=crf, lookahead=0, threads=2).options.items())
+
+    assert len({told(preset, 23) for preset in PRESETS}) == steps
+    assert all(len({told(preset, crf) for crf in (0, 23, 40)}) == 3 for preset in PRESETS)
     for preset in PRESETS:
         for crf in (0, 23, 51):
             chosen = encoder(codec, preset=preset, crf=crf, lookahead=5, threads=2)

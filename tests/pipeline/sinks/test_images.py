@@ -42,6 +42,25 @@ def test_a_folder_keeps_names_and_numbers_equal_ones(tmp_path, make):
     assert sorted(path.name for path in out.iterdir()) == ["A_3.JPG", "a.jpg", "a_2.jpg", "b.png", "c.png"]
 
 
+def test_a_pattern_gives_each_picture_the_name_of_its_own(tmp_path, make):
+    make.drive(ImagesSink(tmp_path / "{source}_seen.png"), [photo(make, name, i) for i, name in enumerate(["x/a.jpg", "y/a.jpg", "b.png"])])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a_2_seen.png", "a_seen.png", "b_seen.png"]
+
+
+def test_a_name_may_be_as_long_as_the_system_allows(tmp_path, make):
+    name = "é" * 125 + ".png"  # 254 bytes of 255
+    make.drive(ImagesSink(tmp_path), [photo(make, f"in/{name}")])
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize(("suffix", "said"), [(".webp", 1), (".bmp", 1), (".tiff", 1), (".png", 0), (".jpeg", 0)])
+def test_a_purpose_that_a_picture_has_no_place_for_is_told_once(tmp_path, make, caplog, suffix, said):
+    make.drive(ImagesSink(tmp_path / "out", purpose="a test"), [photo(make, f"{name}{suffix}") for name in "ab"])
+    assert sum("have no place for the purpose" in record.message for record in caplog.records) == said
+    make.drive(ImagesSink(tmp_path / "more"), [photo(make, f"a{suffix}")])
+    assert len(caplog.records) == said
+
+
 def test_a_second_picture_for_one_file_is_refused(tmp_path, make):
     with pytest.raises(SinkError, match=r"is one picture, but b\.png is a second"):
         make.drive(ImagesSink(tmp_path / "out.png"), [photo(make, "a.png"), photo(make, "b.png", 1)])
@@ -77,6 +96,20 @@ def test_over_an_existing_file_only_when_asked(tmp_path, make):
         make.drive(ImagesSink(out), [photo(make, "a.png")])
     make.drive(ImagesSink(out, overwrite=True), [photo(make, "a.png")])
     assert out.read_bytes() != b"old"
+
+
+def test_a_picture_that_cannot_be_finished_leaves_the_old_one_whole_and_no_part(tmp_path, make, monkeypatch):
+    out = tmp_path / "out.png"
+    out.write_bytes(b"old")
+
+    def refused(*_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("os.replace", refused)
+    with pytest.raises(SinkError, match="cannot write"):
+        ImagesSink(out, overwrite=True).write(Batch([photo(make, "a.png")]))
+    assert out.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [out]
 
 
 def test_a_failed_write_leaves_no_part(tmp_path, make):

@@ -7,6 +7,7 @@ import os
 import pytest
 
 from pipeline.errors import UsageError
+from pipeline.files import event_files, output_files
 from pipeline.sinks.outputs import (
     check_folder,
     check_kind,
@@ -17,6 +18,7 @@ from pipeline.sinks.outputs import (
     unique_names,
     video_suffix,
 )
+from pipeline.sources.uri import Parsed, parse
 
 
 def test_never_over_an_input_whatever_the_way_to_it(tmp_path):
@@ -81,6 +83,23 @@ def test_one_source_takes_the_name_several_a_folder_or_a_pattern(tmp_path):
     for one in ("out.mp4", "/dev/null", "-"):
         with pytest.raises(UsageError, match="names one file for 2 sources"):
             paths_for_sources(one, ["a", "b"], suffix=".mp4")
+
+
+def test_rows_for_the_standard_output_by_its_device_go_to_what_is_open(tmp_path):
+    assert event_files("/dev/stdout", {"demo": parse("demo")}, False) == [(None, "-")]
+
+
+def test_a_video_is_not_written_into_a_pipe(tmp_path):
+    os.mkfifo(tmp_path / "v.mp4")
+    with pytest.raises(UsageError, match=r"v\.mp4 is a pipe, .*; name a file"):
+        output_files(str(tmp_path / "v.mp4"), {"demo": parse("demo")}, False)
+
+
+def test_a_pattern_for_pictures_ends_in_the_suffix_of_one(tmp_path):
+    pictures = {"photos": Parsed("images", "photos", "photos", (tmp_path / "a.jpg", tmp_path / "b.jpg"))}
+    assert output_files(f"{tmp_path}/{{source}}.png", pictures, False) == [(None, f"{tmp_path}/{{source}}.png")]
+    with pytest.raises(UsageError, match="must end in their suffix"):
+        output_files(f"{tmp_path}/{{source}}", pictures, False)
 
 
 @pytest.mark.parametrize(

@@ -175,6 +175,14 @@ def test_pictures_and_several_sources_share_a_page(tmp_path, make):
     assert "no frame came" in text
 
 
+def test_a_device_is_written_into_and_not_replaced(tmp_path, make):
+    (tmp_path / "r.html").symlink_to("/dev/null")
+    sink = ReportSink(tmp_path / "r.html")
+    sink.write(Batch([make.frame()]))
+    sink.finish()
+    assert (tmp_path / "r.html").is_symlink()
+
+
 def test_it_is_whole_or_not_there(tmp_path, make):
     sink = ReportSink(tmp_path / "r.html")
     sink.close()

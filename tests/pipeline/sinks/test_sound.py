@@ -14,6 +14,7 @@ import pytest
 from pipeline.flow.batch import Batch, Ended
 from pipeline.sinks.video import VideoSink
 from pipeline.sources.video import VideoSource
+from pipeline.types import SourceInfo
 
 SECONDS = 4
 
@@ -141,6 +142,54 @@ def test_joined_recordings_are_cut_by_their_time_from_the_first_frame_on(tmp_pat
     out = annotated(joined, tmp_path / "out.mp4", start_s)
     assert len(make.video_times(out)) == (4 * SECONDS - start_s) * 25
     assert beeps(out) == pytest.approx(range(4 * SECONDS - start_s), abs=0.05)
+
+
+def test_sound_of_an_unknown_codec_is_left_out_and_told(tmp_path: Path, make: Any, caplog: pytest.LogCaptureFixture) -> None:
+    source = clip(tmp_path / "in.mkv", "libopus")
+    source.write_bytes(source.read_bytes().replace(b"A_OPUS", b"A_NONE"))
+    out = annotated(source, tmp_path / "out.mp4")
+    assert len(make.video_times(out)) == SECONDS * 25
+    assert make.audio_packets(out) == []
+    assert [record.message for record in caplog.records] == [
+        f"{source}: the codec of its sound is not known to this FFmpeg; sound is left out, convert it to AAC"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("reason", "failed", "last_s"),
+    [
+        ("end of file", False, 4.0),
+        ("end of file; 1 packets of it are damaged", False, 4.0),
+        ("failed: the file is cut off", True, 2.0),
+        ("stopped", False, 2.0),
+    ],
+)
+def test_sound_goes_on_after_the_picture_of_a_file_that_was_read_to_its_end(
+    tmp_path: Path, make: Any, reason: str, failed: bool, last_s: float
+) -> None:
+    sink = VideoSink(tmp_path / "out.mp4")
+    frames = make.drive(sink, make.frames_of(clip(tmp_path / "in.mkv", "libopus"), limit=50), close=False, ended=False)
+    sink.write(Batch([], [Ended(frames[0].source, 0, reason, final=True, failed=failed)]))
+    sink.close()
+    assert float(make.audio_packets(tmp_path / "out.mp4")[-1][0]) == pytest.approx(last_s, abs=0.05)
+
+
+@pytest.mark.parametrize(("most", "last_s"), [(99, 2.0), (2, 0.8)])
+def test_sound_ends_where_it_was_asked_to_though_the_last_frames_are_left_out(tmp_path: Path, make: Any, most: int, last_s: float) -> None:
+    sink = VideoSink(tmp_path / "out.mp4")
+    frames = list(make.frames_of(clip(tmp_path / "in.mkv", "libopus"), end_s=2.0))[::10][:most]
+    make.drive(sink, frames, close=False, ended=False)
+    sink.write(Batch([], [Ended(frames[0].source, 0, "end of the part that was asked for", final=True)]))
+    sink.close()
+    assert float(make.audio_packets(tmp_path / "out.mp4")[-1][0]) == pytest.approx(last_s, abs=0.05)
+
+
+def test_sound_of_a_pipe_is_told_to_be_left_out(tmp_path: Path, make: Any, caplog: pytest.LogCaptureFixture) -> None:
+    info = SourceInfo("-", "video", 64, 48, Fraction(25), has_audio=True)
+    make.drive(VideoSink(tmp_path / "out.mp4"), [make.frame(i, source="-", info=info) for i in range(3)])
+    assert [record.message for record in caplog.records] == [
+        "-: the sound of a pipe, which can be read only once, is left out; save it as a file first"
+    ]
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])

@@ -96,6 +96,15 @@ def test_the_table_is_legible(make):
     assert lines[3].split() == ["1", "0.0–0.4", "4", "happy", "60%,", "sad", "40%", "0.70"]
 
 
+def test_names_in_brackets_are_shown_as_they_are(make):
+    sink, text, names = SummarySink(), io.StringIO(), ["[foo] a.mp4", "br[/y].mp4"]
+    for name in names:
+        make.drive(sink, [make.frame(i, source=name, faces=make.faces([[0, 0, 9, 9]], ["sad"], ids=[1])) for i in range(2)])
+    sink.print(Console(file=text, width=100))
+    assert [line for line in text.getvalue().splitlines() if line.startswith(tuple(names)) and "sad" in line] != []
+    assert all(text.getvalue().count(name) == 2 for name in names)
+
+
 def test_a_run_without_frames_prints_a_line():
     sink, text = SummarySink(), io.StringIO()
     sink.result()

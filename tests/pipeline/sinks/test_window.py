@@ -7,14 +7,16 @@ import sys
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import pipeline.sinks.window as window_module
 from pipeline.errors import SinkError
 from pipeline.flow.batch import Batch
+from pipeline.labels import COLOURS
 from pipeline.sinks.window import WindowSink, has_display
 
-COUNT = """
+KEEP = """
 import sys
 sys.path.insert(0, {folder!r})
 import threading
@@ -22,24 +24,31 @@ from _window_child import read
 newest = {{}}
 read(newest, threading.Event())
 newest.pop(None)
-open({out!r}, "w").write(repr(sorted((name, picture.shape) for name, picture in newest.items())))
+import numpy
+numpy.savez({out!r}, **newest)
 """
 
 
 def stand_in(tmp_path, code):
-    out = tmp_path / "seen.txt"
+    out = tmp_path / "seen.npz"
     folder = str(Path(window_module.__file__).parent)
     return out, [sys.executable, "-P", "-c", code.format(folder=folder, out=str(out))]
 
 
 def test_the_newest_picture_of_every_source_arrives(tmp_path, make):
-    out, command = stand_in(tmp_path, COUNT)
+    out, command = stand_in(tmp_path, KEEP)
     sink = WindowSink(command=command, on_close=lambda: pytest.fail("closed by us, not by a person"))
-    for i in range(5):
-        odd = make.frame(i, source="b", image=make.picture(63, 47), faces=make.faces([[5, 5, 20, 20]]))
-        sink.write(Batch([make.frame(i, source="a"), odd]))
+    for i in range(5):  # each brighter than the one before
+        plain = make.frame(i, source="a", image=make.picture(shade=40 + 30 * i))
+        odd = make.frame(i, source="b", image=make.picture(63, 47, shade=40 + 30 * i), faces=make.faces([[5, 5, 20, 20]]))
+        sink.write(Batch([plain, odd]))
     sink.close()
-    assert out.read_text() == "[('a', (48, 64, 3)), ('b', (47, 63, 3))]"
+    seen = np.load(out)
+    assert set(seen) == {"a", "b"}
+    assert np.array_equal(seen["a"], plain.bgr)
+    assert seen["b"].shape == (47, 63, 3)
+    assert np.array_equal(seen["b"][:, 50:], odd.bgr[:, 50:])  # beside the face and its words
+    assert tuple(seen["b"][14, 4]) == COLOURS["happy"][::-1]  # the box
     assert 2 <= sink.shown <= 10
 
 

@@ -28,6 +28,7 @@ def make_video(tmp_path: Path) -> Callable[..., Path]:
         video: bool = True,
         options: dict[str, str] | None = None,
         rotation: int = 0,
+        shape: Fraction | None = None,
     ) -> Path:
         path = tmp_path / name
         with av.open(str(path), "w", options=options or {}) as out:
@@ -37,6 +38,8 @@ def make_video(tmp_path: Path) -> Callable[..., Path]:
                 stream.pix_fmt = "yuv420p"
                 stream.codec_context.time_base = Fraction(1, rate)
                 stream.codec_context.gop_size = gop
+                if shape:
+                    stream.codec_context.sample_aspect_ratio = shape
                 if rotation:
                     stream.set_display_rotation(rotation)
             if audio:

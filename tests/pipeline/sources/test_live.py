@@ -250,6 +250,12 @@ def test_max_frames_ends_a_live_source() -> None:
     assert (len(frames), ended.reason, ended.final) == (5, "end of the part that was asked for", True)
 
 
+@pytest.mark.parametrize(("ratio", "shape"), [("16/11", Fraction(16, 11)), ("1", None), ("1000", None)])
+def test_the_shape_of_a_cameras_pixels_is_told_where_it_can_be(ratio: str, shape: Fraction | None) -> None:
+    frame, _ = camera(f"lavfi:testsrc2=size=64x48:rate=30,setsar={ratio}", max_frames=1).frames()
+    assert frame.info.pixel_shape == shape
+
+
 def test_captured_at_is_of_the_given_clock() -> None:
     ticks = itertools.count(100.0, 0.5)
     *frames, _ = camera("lavfi:testsrc2=size=64x48:rate=30", max_frames=3, clock=lambda: next(ticks)).frames()

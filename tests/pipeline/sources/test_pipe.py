@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
+import threading
 from pathlib import Path
 
 import pytest
 from clips import FRAMES, RATE, film, needs_ffmpeg
 from command import fer, rows, start, until
+from reading import read
+
+from pipeline.errors import SourceError
 
 pytestmark = needs_ffmpeg
 X264 = ("-c:v", "libx264", "-preset", "ultrafast")
@@ -65,6 +70,25 @@ def test_standard_input_is_read_once() -> None:
     done = fer("--source", "-", "--source", "-", stdin=subprocess.DEVNULL)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert "named twice" in done.stderr
+
+
+def fifo(path: Path, data: bytes) -> Path:
+    """A named pipe, written by a thread that waits for its reader."""
+    os.mkfifo(path)
+    threading.Thread(target=path.write_bytes, args=(data,), daemon=True).start()
+    return path
+
+
+def test_a_named_pipe_is_read_once_and_as_it_comes(tmp_path: Path) -> None:
+    data = film(tmp_path / "a.ts", *X264, "-c:a", "mp2", sound=True).read_bytes()
+    frames, ended = read(fifo(tmp_path / "pipe", data))
+    assert (len(frames), ended.reason) == (FRAMES, "end of file")
+    assert (frames[0].info.path, frames[0].info.has_audio) == (None, True)
+
+
+def test_a_named_pipe_with_nothing_in_it_says_so(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=rf"^{tmp_path}/pipe is empty \(0 bytes\)"):
+        read(fifo(tmp_path / "pipe", b""))
 
 
 def test_a_stop_ends_a_read_that_waits(tmp_path: Path) -> None:

@@ -134,6 +134,19 @@ def test_joined_transport_streams_go_on_in_time(tmp_path: Path, make_video: Call
     assert set(steps) == {3600}
 
 
+def test_short_recordings_joined_have_their_time_each(tmp_path: Path, make_video: Callable[..., Path]) -> None:
+    joined = tmp_path / "joined.ts"
+    joined.write_bytes(make_video("a.ts", frames=10).read_bytes() * 3)
+    frames, _ = read(joined)
+    assert [b.pts - a.pts for a, b in pairwise(frames)] == [3600] * 29
+
+
+@pytest.mark.parametrize(("rotation", "shape"), [(0, Fraction(4, 3)), (90, Fraction(3, 4)), (180, Fraction(4, 3))])
+def test_pixels_of_a_square_picture_are_turned_with_it(make_video: Callable[..., Path], rotation: int, shape: Fraction) -> None:
+    frames, _ = read(make_video(size=(64, 64), frames=2, shape=Fraction(4, 3), rotation=rotation))
+    assert frames[0].info.pixel_shape == shape
+
+
 def test_the_largest_real_video_stream_is_read_not_the_cover(tmp_path: Path) -> None:
     path = tmp_path / "two.mp4"
     with av.open(str(path), "w") as out:

@@ -55,6 +55,12 @@ def test_numbers_that_do_not_begin_at_zero_are_kept_and_start_counts_from_the_fi
     assert (frames[0].pts_s, len(frames), greys(frames[:1])) == (13.0, 25, [75 % 32])
 
 
+@pytest.mark.parametrize("name", ["a.avi", "a.mkv"])
+def test_where_a_tick_is_a_frame_a_part_begins_and_ends_at_the_same_ones(make_video: Callable[..., Path], name: str) -> None:
+    frames, _ = read(make_video(name, frames=50), start_s=1.05, end_s=1.45)
+    assert greys(frames) == [k % 32 for k in range(27, 37)]
+
+
 def test_max_frames_ends_the_source(make_video: Callable[..., Path]) -> None:
     frames, ended = read(make_video(), max_frames=7)
     assert (len(frames), ended.reason, ended.failed) == (7, "end of the part that was asked for", False)

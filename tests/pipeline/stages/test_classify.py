@@ -190,12 +190,13 @@ def test_faces_of_pictures_are_read_afresh() -> None:
     assert [was_read(stage.process(Batch([tracked(i, A, info=PICTURE)])).frames[0]) for i in range(2)] == [[True]] * 2
 
 
-def test_the_crop_is_steadied_in_time() -> None:
+@pytest.mark.parametrize("step_s", [0.04, 0.2])
+def test_the_crop_is_steadied_in_time(step_s: float) -> None:
     stage = Classify(Recorder())
     stage.process(Batch([tracked(0, A)]))
-    stage.process(Batch([tracked(1, (14, 10, 64, 60, 0.9))]))
+    stage.process(Batch([tracked(1, (14, 10, 64, 60, 0.9), pts_s=step_s)]))
     x = stage._tracks["clip", 0, 1].centre_side[0]
-    assert x == pytest.approx(35 + 4 * (1 - np.exp(-0.04 / 0.06)), abs=1e-3)
+    assert x == pytest.approx(35 + 4 * (1 - np.exp(-step_s / 0.06)), abs=1e-3)
 
 
 def test_s2_state_is_forgotten_after_the_end() -> None:
@@ -211,8 +212,20 @@ def test_s2_state_is_forgotten_after_the_end() -> None:
         ((10, 10, 110, 110), 0.25, 0.5),  # half of .5
         ((10, 10, 33, 33), 0.9, 0.5),  # 23 px: (23 − 10) / 26
         ((0, 10, 35, 110), 0.9, 0.0),  # cut by the left edge down to a third
+        ((10, 0, 110, 35), 0.9, 0.0),  # by the upper one
+        ((285, 10, 320, 110), 0.9, 0.0),  # by the right one
+        ((10, 145, 110, 180), 0.9, 0.0),  # by the lower one
+        ((142, 40, 177, 140), 0.9, 1.0),  # as narrow, but whole
     ],
 )
 def test_quality_is_a_product_of_ramps(box: tuple[int, ...], confidence: float, expected: float) -> None:
     sharp = RNG.integers(0, 255, (1, 40, 40), dtype=np.uint8)
     assert quality_of(sharp, np.array(box, np.float32), confidence, 320, 180) == pytest.approx(expected, abs=0.01)
+
+
+@pytest.mark.parametrize(("waves", "expected"), [(4, 1.0), (2, 0.32), (1, 0.0)])
+def test_what_a_crop_lacks_in_detail_lowers_its_quality(waves: int, expected: float) -> None:
+    """Of a wave the Laplacian's variance over its own is (2 − 2 cos(2π / period))²: .16, .011, .0007; the ramp goes from .005 to .05."""
+    wave = 128 + 100 * np.cos(2 * np.pi * waves * np.arange(40) / 39)
+    face = np.repeat(wave.round().astype(np.uint8)[None], 40, 0)[None]
+    assert quality_of(face, np.array((10, 10, 110, 110), np.float32), 0.9, 320, 180) == pytest.approx(expected, abs=0.03)

@@ -17,12 +17,19 @@ def moving(i: int, confidence: float = 0.8) -> tuple[float, float, float, float,
     return (BOX[0] + 2 * i, BOX[1], BOX[2] + 2 * i, BOX[3], confidence)
 
 
-def play(stage: Track, found: list, info=VIDEO, end: bool = True, epoch: int = 0, sizes: int = 1) -> tuple[list, Ended]:
-    """Frames with the given detections (None: not looked at) through the stage."""
+def moving_at(pts_s: float) -> tuple[float, float, float, float, float]:
+    """As moving(), by the clock: 50 pixels a second."""
+    return BOX[0] + 50 * pts_s, BOX[1], BOX[2] + 50 * pts_s, BOX[3], 0.8
+
+
+def play(
+    stage: Track, found: list, info=VIDEO, end: bool = True, epoch: int = 0, sizes: int = 1, times: list[float] | None = None
+) -> tuple[list, Ended]:
+    """Frames with the given detections (None: not looked at) through the stage; `times` in seconds, else 25 a second."""
     out, ended = [], Ended(info.name, epoch, "end of file", True)
     frames = []
     for i, faces in enumerate(found):
-        f = frame(i, info=info, epoch=epoch)
+        f = frame(i, times[i] if times else None, info=info, epoch=epoch)
         f.faces = faces
         frames.append(f)
     for i in range(0, len(frames), sizes):
@@ -87,6 +94,26 @@ def test_boxes_between_detections_are_interpolated_in_a_file() -> None:
     for i, f in enumerate(out[:10]):
         np.testing.assert_allclose(f.faces.xyxy[0], moving(i)[:4], atol=1e-2)
         assert bool(f.faces.data["observed"][0]) == (i % 3 == 0)
+
+
+def test_boxes_between_detections_go_by_the_clock_not_by_the_count_of_frames() -> None:
+    times = [0, 0.04, 0.08, 0.12, 0.32, 0.36, 0.40]
+    found = [detections(moving_at(t)) if i not in (3, 4) else None for i, t in enumerate(times)]
+    out, _ = play(Track(conf=0.4), found, times=times)
+    assert [bool(f.faces.data["observed"][0]) for f in out] == [True] * 3 + [False] * 2 + [True] * 2
+    for f, t in zip(out, times, strict=True):
+        np.testing.assert_allclose(f.faces.xyxy[0], moving_at(t)[:4], atol=0.01)
+
+
+@pytest.mark.parametrize("steps", [(0.04, 0.2, 0.04), (0.2, 0.04, 0.04)])
+def test_live_boxes_are_carried_by_the_clock_not_by_the_count_of_frames(steps: tuple[float, ...]) -> None:
+    times = [0.0, *np.cumsum(steps * 10).tolist()]
+    found = [detections(moving_at(t)) if i % 3 != 2 else None for i, t in enumerate(times)]
+    out, _ = play(Track(conf=0.4), found, info=LIVE, times=times)
+    carried = [(f, t) for f, t in zip(out, times, strict=True) if f.index % 3 == 2 and f.index > 10]
+    assert not any(f.faces.data["observed"][0] for f, _ in carried)
+    for f, t in carried:
+        np.testing.assert_allclose(f.faces.xyxy[0], moving_at(t)[:4], atol=0.5)
 
 
 def test_boxes_between_detections_follow_the_motion_model_live() -> None:
