@@ -13,8 +13,9 @@ demo: $(VENV)/.demo
 	$(BIN)/fer-stream --source demo --output out/demo.mp4 --events out/demo.jsonl --overwrite --purpose "demonstration on public-domain portraits"
 	@echo "Look at out/demo.mp4 (annotated video) and out/demo.jsonl (one row per face and frame)."
 
+# Two files of tests at a time: many wait for cameras, signals and processes that start.
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 # What `make test` skips, for it installs no torch (gigabytes): how models are made, and torch as a back-end.
 test-train: $(TRAIN)/.train
