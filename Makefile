@@ -13,9 +13,9 @@ demo: $(VENV)/.demo
 	$(BIN)/fer-stream --source demo --output out/demo.mp4 --events out/demo.jsonl --overwrite --purpose "demonstration on public-domain portraits"
 	@echo "Look at out/demo.mp4 (annotated video) and out/demo.jsonl (one row per face and frame)."
 
-# Two files of tests at a time: many wait for cameras, signals and processes that start.
+# Two files of tests at a time; what fails beside another has a second try alone, since cameras and clocks want a core of their own.
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile || $(BIN)/python -m pytest -q --last-failed --last-failed-no-failures none
 
 # What `make test` skips, for it installs no torch (gigabytes): how models are made, and torch as a back-end.
 test-train: $(TRAIN)/.train

@@ -30,8 +30,10 @@ _UNSEEN_S = 0.2001
 
 @dataclass
 class _Looks:
-    """What one (source, epoch) has had: frames since the last look, when that was (pts_s, captured_at), and the last frame's pts_s."""
+    """What one (source, epoch) has had: the size of its frames, how many since the last look, when that was (pts_s, captured_at), and
+    when the last frame was."""
 
+    size: tuple[int, int]
     passed: int
     look_s: float
     look_at: float
@@ -90,15 +92,15 @@ class Detect:
 
     def _is_due(self, frame: Frame) -> bool:
         """Whether to look at this frame of a video."""
-        key = (frame.source, frame.epoch)
+        key, size = (frame.source, frame.epoch), (frame.width, frame.height)
         last = self._looks.get(key)
-        if last is not None:
+        if last is not None and last.size == size:  # boxes of another size cannot be carried on
             between_s = max(frame.pts_s - last.frame_s, frame.captured_at - last.frame_at)  # by both clocks, since a camera's own may stand
             last.frame_s, last.frame_at = frame.pts_s, frame.captured_at
             last.passed += 1
             if last.passed < self._interval or (self._keep_up and frame.info.live and self._is_late(frame, between_s, last)):
                 return False
-        self._looks[key] = _Looks(0, frame.pts_s, frame.captured_at, frame.pts_s, frame.captured_at)
+        self._looks[key] = _Looks(size, 0, frame.pts_s, frame.captured_at, frame.pts_s, frame.captured_at)
         return True
 
     def _is_late(self, frame: Frame, between_s: float, last: _Looks) -> bool:

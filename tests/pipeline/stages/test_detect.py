@@ -71,6 +71,12 @@ def test_every_third_frame_is_looked_at_and_an_epoch_begins_anew(stage: Detect) 
     assert [one.faces is not None for one in again] == [True, False]
 
 
+def test_a_frame_of_another_size_is_looked_at(stage: Detect) -> None:
+    frames = [frame(i, info=VIDEO, picture=bright(320 if i < 2 else 640, 180)) for i in range(6)]
+    stage.process(Batch(frames, []))
+    assert [one.faces is not None for one in frames] == [True, False, True, False, False, True]
+
+
 def test_s3_each_source_has_an_interval_of_its_own(stage: Detect) -> None:
     pairs = [(frame(i, info=VIDEO, picture=bright(320, 180)), frame(i, info=LIVE, picture=bright(320, 180))) for i in range(4)]
     stage.process(Batch([one for pair in pairs for one in pair], []))
