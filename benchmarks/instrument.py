@@ -97,7 +97,7 @@ class Instrument:
                     self.warmed = all(frame.index >= self._warm for frame in batch.frames)
                     if self.warmed:
                         self._on_begin()
-                    if self.warmed or len(self.captured) == len(batch.frames):
+                    if self.warmed or math.isinf(self.begin[0]):
                         self.begin = time.monotonic(), time.process_time()
             keys = [(frame.source, frame.index) for frame in batch.frames]
             result = _timed(tap.calls, len(keys), inner, batch)

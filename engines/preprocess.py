@@ -193,6 +193,11 @@ def square_pixels(image: np.ndarray, shape: float) -> np.ndarray:
     return cv2.resize(image, (max(1, round(width * shape)), height), interpolation=cv2.INTER_AREA if shape < 1 else cv2.INTER_LINEAR)
 
 
+def square_boxes(xyxy: np.ndarray, shape: float) -> np.ndarray:
+    """(..., 4) in an image's pixels -> in those of square_pixels(image, shape)."""
+    return xyxy if shape == 1 else xyxy * np.array([shape, 1, shape, 1], xyxy.dtype)
+
+
 def crop_faces(image_bgr: np.ndarray, detections: Any, margin: float | None = None) -> list[np.ndarray]:
     """Square crops of an image, one per detection, in their order, as a classifier wants them.
 

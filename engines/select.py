@@ -272,7 +272,8 @@ def open_backend(
     options: Mapping[str, Any] | None = None,
 ) -> Backend:
     """Opens `path` with what choose() found, and says so in one log line. `options`: the backend's own, see its OPTIONS."""
-    check_count("threads", 1 if threads is None else threads)
+    if threads is not None:
+        check_count("threads", threads)
     check_count("requests", requests)
     if not isinstance(options, Mapping | None):
         raise UsageError(f"options must map names to values, such as {{'compile': True}}, got {options!r}")

@@ -48,11 +48,13 @@ def output_files(wanted: str | None, named: dict[str, Parsed], overwrite: bool) 
     files: list[tuple[str | None, str]] = []
     if pictures:
         count = sum(len(named[name].paths) for name in pictures)
-        if PATTERN in wanted and Path(wanted).suffix.lower() not in PICTURE_SUFFIXES:
-            raise UsageError(f"--output {wanted}: a pattern for pictures must end in their suffix, such as {wanted}.png, or name a folder")
+        picture = Path(wanted).suffix.lower() in PICTURE_SUFFIXES
         if PATTERN in wanted:
+            if not picture:
+                expected = f"must end in their suffix, such as {wanted}.png, or name a folder"
+                raise UsageError(f"--output {wanted}: a pattern for pictures {expected}")
             check_folder(Path(wanted).parent)
-        elif Path(wanted).suffix.lower() in PICTURE_SUFFIXES and not Path(wanted).is_dir():
+        elif picture and not Path(wanted).is_dir():
             if count > 1:
                 raise UsageError(f"--output {wanted} names one picture for {count}; name a folder")
             _check(wanted, "--output", wanted, named, overwrite)

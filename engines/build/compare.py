@@ -151,12 +151,15 @@ def _add_deviations(entry: manifest.Entry, data: Path | None, loaded: dict[str, 
     load: Any = load_detector if entry.task == "detector" else load_classifier
     reference = load(original, backend="openvino", precision="f32")
     samples = parity_samples(reference, data, None)
+    labelled = None
     for row, one in loaded.values():
         say(f"{entry.name} {row.backend} {row.precision}: deviation from fp32")
         try:
             found = task(reference, one, samples)
             row.max_deviation, row.mean_deviation, row.agreement = found.max_deviation, found.mean_deviation, found.agreement
-            row.score = None if data is None else _score(entry.task, one, data)
+            if data is not None:
+                labelled = _labelled(entry.task, data) if labelled is None else labelled
+                row.score = _score(entry.task, one, labelled)
         except FerError as error:
             row.problem = str(error)
     reference.close()
@@ -168,11 +171,10 @@ def _labelled(task: str, data: Path, limit: int | None = None) -> Any:
     return read_faces(data, "PublicTest", limit) if task == "classifier" else read_pictures(data, "val", limit)
 
 
-def _score(task: str, one: Any, data: Path) -> float:
+def _score(task: str, one: Any, labelled: Any) -> float:
     from engines.build.accuracy import FLOOR, score_classifier, score_detector
     from engines.detector import Detector
 
-    labelled = _labelled(task, data)
     if task == "classifier":
         return score_classifier(one, labelled)
     return float(score_detector(Detector(one._engine, one.entry, conf=FLOOR), labelled, (16,))["ap50"][16])

@@ -20,7 +20,7 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 
 from engines.contract import LABELS, UNCERTAIN
-from engines.preprocess import crop_square, square_pixels
+from engines.preprocess import crop_square, square_boxes, square_pixels
 from pipeline.errors import SinkError, UsageError
 from pipeline.sinks.images import write_whole
 from pipeline.sinks.outputs import is_stream
@@ -254,7 +254,7 @@ class ReportSink:
 
     def _thumbnail(self, frame: Frame, box: np.ndarray) -> str | None:
         shape = frame.pixel_shape
-        crop = crop_square(square_pixels(bgr_of(frame, self._reformatter), shape), box * [shape, 1, shape, 1], 1.5)
+        crop = crop_square(square_pixels(bgr_of(frame, self._reformatter), shape), square_boxes(box, shape), 1.5)
         way = cv2.INTER_AREA if len(crop) > _THUMBNAIL else cv2.INTER_CUBIC
         crop = cv2.resize(crop, (_THUMBNAIL, _THUMBNAIL), interpolation=way)
         done, data = cv2.imencode(".jpg", crop, [cv2.IMWRITE_JPEG_QUALITY, 82])

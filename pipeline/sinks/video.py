@@ -216,8 +216,10 @@ class _Writer:
         """Where the sound is cut, None: nowhere. At the end that was asked for rather than at the last frame, after which some may
         have been left out (`stride`)."""
         asked_s = None if self._info.end_s is None else Fraction(self._info.end_s) - Fraction(self._info.start_s)
-        if whole or asked_s is None:
-            return asked_s if whole else self._end_s
+        if whole:
+            return asked_s
+        if asked_s is None:
+            return self._end_s
         return max(self._end_s, min(asked_s, self._last_s + self._gap_s))
 
     def abandon(self) -> None:

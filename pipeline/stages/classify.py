@@ -12,7 +12,7 @@ from av.video.reformatter import VideoReformatter
 
 from engines.contract import LABELS
 from engines.errors import UsageError
-from engines.preprocess import crop_square, square_pixels
+from engines.preprocess import crop_square, square_boxes, square_pixels
 from pipeline.flow.batch import Batch
 from pipeline.stages.epochs import forget
 
@@ -145,7 +145,7 @@ class Classify:
         faces = frame.faces
         if not faces.data["observed"][row] and frame.hidden is not None:
             return None
-        box, track = faces.xyxy[row] * _widths(frame), int(faces.tracker_id[row])
+        box, track = square_boxes(faces.xyxy[row], frame.pixel_shape), int(faces.tracker_id[row])
         centre_side = np.array([(box[0] + box[2]) / 2, (box[1] + box[3]) / 2, max(box[2] - box[0], box[3] - box[1])], float)
         confidence = float(faces.confidence[row])
         if frame.info.kind == "image" or track < 0:
@@ -215,11 +215,6 @@ def quality_of(face: np.ndarray, box: np.ndarray, confidence: float, width: int,
 def _square(centre_side: np.ndarray) -> np.ndarray:
     x, y, side = centre_side
     return np.array([x - side / 2, y - side / 2, x + side / 2, y + side / 2])
-
-
-def _widths(frame: Frame) -> np.ndarray:
-    """(4,) what makes of xyxy in the frame's pixels xyxy in square ones."""
-    return np.array([frame.pixel_shape, 1, frame.pixel_shape, 1], np.float32)
 
 
 def _limited(image: av.VideoFrame) -> bool:

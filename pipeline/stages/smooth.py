@@ -97,14 +97,12 @@ class Smooth:
         return LABELS[label] if known else UNCERTAIN
 
     def _step(self, state: TrackState | None, probs: np.ndarray, quality: float, now: float) -> TrackState:
-        """One reading more; a track's first sets its state whatever its quality."""
+        """One reading more; a track's first, and the first after "uncertain", sets its state whatever its quality."""
         log_p = np.log(np.maximum(np.nan_to_num(probs.astype(np.float64)), _EPSILON))
-        if state is None:
+        if state is None or now - state.good_s > self._hold_s:
             log_p -= np.log(np.exp(log_p).sum())
             return TrackState(log_p, now, ~np.isnan(probs), int(log_p.argmax()))
         elapsed = max(now - state.good_s, 0.0)
-        if elapsed > self._hold_s:
-            return self._step(None, probs, quality, now)
         weight = quality if self._tau_s == 0 else (1 - math.exp(-elapsed / self._tau_s)) * quality
         mixed = (1 - weight) * state.log_probs + weight * log_p
         state.log_probs = mixed - np.log(np.exp(mixed).sum())
