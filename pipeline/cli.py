@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import os
 import signal
 import sys
@@ -260,6 +262,7 @@ def main(arguments: list[str] | None = None) -> None:
     command = _COMMANDS.get(arguments[0], cli) if arguments else cli
     # Two Python-bound threads hand over in .65 ms instead of 7.3 ms (median; p99 3.8 instead of 49 ms).
     sys.setswitchinterval(0.0005)
+    atexit.register(gc.freeze)  # what is left at the end goes with the process: looking through it takes a fifth of a second
     try:
         if command is cli and arguments and not arguments[0].startswith("-"):
             raise UsageError(_no_command(arguments[0]))

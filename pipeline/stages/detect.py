@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import supervision as sv
 from av.video.reformatter import VideoReformatter
 
 from engines.preprocess import FILL, LetterboxGeometry, unletterbox
@@ -123,6 +122,8 @@ class Detect:
         row[geometry.top : geometry.top + h, geometry.left : geometry.left + w] = pixels
 
     def _faces(self, xyxy: np.ndarray, confidence: np.ndarray, frame: Frame, geometry: LetterboxGeometry) -> Faces:
+        import supervision as sv  # here, since it is loaded beside the compiling of the model
+
         best = np.argsort(-confidence, kind="stable")
         boxes = unletterbox(xyxy[best], geometry, frame.width, frame.height)
         solid = (boxes[:, 2] - boxes[:, 0] >= 1) & (boxes[:, 3] - boxes[:, 1] >= 1)

@@ -13,8 +13,6 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-import supervision as sv
-from trackers import ByteTrackTracker
 
 from engines.preprocess import iou_with
 from pipeline.flow.batch import Batch
@@ -70,7 +68,8 @@ class Track:
         self._given: dict[str, int] = {}  # ids handed out, per source: epochs go on counting
 
     def open(self) -> None:
-        pass
+        """Loads the tracker here, beside the compiling of the detector on another thread: both take half a second and more."""
+        import trackers  # noqa: F401
 
     def process(self, batch: Batch) -> Batch:
         out = Batch(ended=batch.ended)
@@ -98,8 +97,8 @@ class Track:
 
     def _number(self, frame: Frame) -> Frame:
         """Pictures are not tracked: ids 1…n, the surest first."""
-        found = frame.faces if frame.faces is not None else sv.Detections.empty()
-        found = found[self.starts(found)] if len(found) else found
+        found = frame.faces if frame.faces is not None else _columns([])
+        found = found[self.starts(found)]
         faces = [_Face(box, float(c), i + 1) for i, (box, c) in enumerate(zip(found.xyxy, _confidence(found), strict=True))]
         frame.faces = _columns(faces)
         return frame
@@ -114,6 +113,8 @@ class _Epoch:
     """The state of one (source, epoch)."""
 
     def __init__(self, stage: Track, first: Frame) -> None:
+        from trackers import ByteTrackTracker
+
         self._stage, self._source = stage, first.source
         self._lookahead = 0 if first.info.live else stage.lookahead
         self._tracker = ByteTrackTracker(
@@ -155,6 +156,8 @@ class _Epoch:
 
     def _update(self, held: _Held) -> None:
         """One step of ByteTrack: only frames in which the detector ran count, or tracks would never mature."""
+        import supervision as sv
+
         found, now = held.frame.faces, held.frame.pts_s
         if self._looked_s is not None:  # what every look sees was not lost, however rare looks are
             self._tracker.maximum_time_without_update = max(self._stage._lost_s, 1.5 * (now - self._looked_s))
@@ -273,6 +276,8 @@ def _finished(held: _Held) -> Frame:
 
 
 def _columns(faces: list[_Face]) -> Faces:
+    import supervision as sv
+
     n = len(faces)
     return sv.Detections(
         xyxy=np.array([f.box for f in faces], np.float32).reshape(n, 4),

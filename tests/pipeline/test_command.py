@@ -35,6 +35,12 @@ def test_a_fresh_import_of_the_command_brings_nothing_heavy() -> None:
     assert done.stdout.strip() == "[]"
 
 
+def test_what_takes_long_to_import_waits_for_the_models_to_be_compiled() -> None:
+    code = "import sys, pipeline.build; print([m for m in ('scipy', 'supervision', 'trackers') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
 def test_a_cpu_run_never_imports_torch_even_where_it_is_installed(tmp_path: Path) -> None:
     (tmp_path / "torch").mkdir()
     (tmp_path / "torch" / "__init__.py").write_text(f"open({str(tmp_path / 'imported')!r}, 'w').close()\n__version__ = '2.9.0'\n")
