@@ -122,7 +122,7 @@ class Detect:
         row[geometry.top : geometry.top + h, geometry.left : geometry.left + w] = pixels
 
     def _faces(self, xyxy: np.ndarray, confidence: np.ndarray, frame: Frame, geometry: LetterboxGeometry) -> Faces:
-        import supervision as sv  # here, since it is loaded beside the compiling of the model
+        import supervision as sv  # not above: Track.open() loads it while the model is compiled
 
         best = np.argsort(-confidence, kind="stable")
         boxes = unletterbox(xyxy[best], geometry, frame.width, frame.height)
