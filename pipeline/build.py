@@ -231,8 +231,7 @@ def _classify(config: Config, classifier: Classifier) -> Classify:
 def _smooth(config: Config, classifier: Classifier) -> Smooth:
     c = config.smooth
     least = classifier.contract.min_confidence if c.min_confidence is None else c.min_confidence
-    hold_s = c.hold_s + config.classify.max_age_s  # a reading that was put off is not one that is missing
-    return Smooth(tau_s=c.tau_s, margin=c.margin, dwell_s=c.dwell_s, min_confidence=least, hold_s=hold_s)
+    return Smooth(tau_s=c.tau_s, margin=c.margin, dwell_s=c.dwell_s, min_confidence=least, hold_s=c.hold_s)
 
 
 def _privacy(config: Config) -> list[Stage]:

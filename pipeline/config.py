@@ -79,7 +79,7 @@ class Smooth(_Section):
     min_confidence: float | None = Field(
         None, ge=0, le=1, description="top probability below which the label is uncertain; the model's where not given"
     )
-    hold_s: float = Field(1.0, ge=0, description="seconds without a good crop (and classify.max_age_s) until the label is uncertain")
+    hold_s: float = Field(1.0, ge=0, description="seconds without a crop that can be read until the label is uncertain")
 
 
 class Live(_Section):

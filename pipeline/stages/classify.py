@@ -158,7 +158,7 @@ class Classify:
         weight = 1 - math.exp(-max(frame.pts_s - known.pts_s, 0.0) / BOX_TAU_S)
         known.centre_side = known.centre_side + weight * (centre_side - known.centre_side)
         known.pts_s = frame.pts_s
-        if self._max_age_s and frame.pts_s - known.read_s < self._max_age_s:
+        if self._max_age_s and round(frame.pts_s - known.read_s, 6) < self._max_age_s:
             return None
         if math.isinf(known.tried_s):
             rank: tuple[float, ...] = (0.0,)

@@ -32,6 +32,8 @@ class TrackState:
     """The label that is said, an index; it changes only after a challenger led for long enough."""
     challenger: int = -1
     since_s: float = 0.0
+    in_vain: bool = False
+    """Since it was last read it was looked at and could not be read; until then it only waits for its turn."""
 
 
 class Smooth:
@@ -39,7 +41,8 @@ class Smooth:
 
     s(t) ∝ exp((1 − w) · log s(t − Δt) + w · log p(t)) with w = (1 − exp(−Δt / τ)) · quality: an exponential kernel on
     log-probabilities, so that one sure answer outweighs several faint ones. A new label must lead the old one by `margin`
-    for `dwell_s`; below `min_confidence`, or `hold_s` after the last crop that could be read, the answer is "uncertain".
+    for `dwell_s`; below `min_confidence`, or where no crop could be read for `hold_s`, the answer is "uncertain". A face that only waits
+    for its turn (the classifier's budget, `max_age_s`) keeps what was said of it, however rare frames are.
 
     What a classifier says beyond the seven (`extra`) keeps its share: `smoothed` then adds up to less than 1, and where that
     share leads, none of the seven is said: "uncertain".
@@ -81,13 +84,15 @@ class Smooth:
                     emotion[row] = self._said(np.nan_to_num(probs), int(np.nanargmax(probs)))
                 continue
             key = (frame.source, frame.epoch, track)
-            if not np.isnan(probs).all():
-                self._tracks[key] = self._step(self._tracks.get(key), probs, float(quality), now)
             state = self._tracks.get(key)
+            if not np.isnan(probs).all():
+                state = self._tracks[key] = self._step(state, probs, float(quality), now)
+            elif state is not None:  # unless nobody looked at it
+                state.in_vain |= not math.isnan(quality) or (frame.hidden is not None and not faces.data["observed"][row])
             if state is not None:
                 p = np.exp(state.log_probs)
                 smoothed[row] = np.where(state.known, p, np.nan)[: len(LABELS)]
-                emotion[row] = self._said(p, state.label) if now - state.good_s <= self._hold_s else UNCERTAIN
+                emotion[row] = UNCERTAIN if state.in_vain and self._is_old(state, now) else self._said(p, state.label)
         for ended in frame.ended_tracks:
             self._tracks.pop((frame.source, frame.epoch, ended.tracker_id), None)
         faces.data["smoothed"], faces.data["emotion"] = smoothed, emotion
@@ -96,17 +101,20 @@ class Smooth:
         known = label < len(LABELS) and probs[: len(LABELS)].max() >= self._min_confidence
         return LABELS[label] if known else UNCERTAIN
 
+    def _is_old(self, state: TrackState, now: float) -> bool:
+        return _elapsed(state.good_s, now) > self._hold_s
+
     def _step(self, state: TrackState | None, probs: np.ndarray, quality: float, now: float) -> TrackState:
         """One reading more; a track's first, and the first after "uncertain", sets its state whatever its quality."""
         log_p = np.log(np.maximum(np.nan_to_num(probs.astype(np.float64)), _EPSILON))
-        if state is None or now - state.good_s > self._hold_s:
+        if state is None or self._is_old(state, now):
             log_p -= np.log(np.exp(log_p).sum())
             return TrackState(log_p, now, ~np.isnan(probs), int(log_p.argmax()))
         elapsed = max(now - state.good_s, 0.0)
         weight = quality if self._tau_s == 0 else (1 - math.exp(-elapsed / self._tau_s)) * quality
         mixed = (1 - weight) * state.log_probs + weight * log_p
         state.log_probs = mixed - np.log(np.exp(mixed).sum())
-        state.good_s = now
+        state.good_s, state.in_vain = now, False
         self._contest(state, now)
         return state
 
@@ -119,8 +127,13 @@ class Smooth:
             return
         if top != state.challenger:
             state.challenger, state.since_s = top, now
-        if now - state.since_s >= self._dwell_s:
+        if _elapsed(state.since_s, now) >= self._dwell_s:
             state.label, state.challenger = top, -1
+
+
+def _elapsed(since_s: float, now: float) -> float:
+    """To the microsecond: three frames of 1/30 s are .1 s, wherever in the clip they lie."""
+    return round(now - since_s, 6)
 
 
 def _all_classes(faces: Faces) -> np.ndarray:

@@ -147,6 +147,7 @@ class _Epoch:
         looked = [held for held in self._held if held.detected]
         for face in self._new if looked else []:
             self._name(face, looked[-1])
+            self._see(face, looked[-1])
         for held in self._held:
             if not held.detected and (not looked or held.at > looked[-1].at):
                 self._carry(held)  # no detection follows to interpolate to
@@ -171,12 +172,11 @@ class _Epoch:
         for row, raw in sorted(zip(rows, tracked.tracker_id if len(tracked) else [], strict=True)):  # its order is its own
             face = _Face(found.xyxy[row], float(found.confidence[row]), -1)
             if raw >= 0:
-                new = int(raw) not in self._ids
-                if new:
-                    self._ids[int(raw)] = self._stage.next_id(self._source)
-                face.track = self._ids[int(raw)]
-                if new:
-                    self._name_backwards(face, held)
+                if int(raw) in self._ids:
+                    face.track = self._ids[int(raw)]
+                else:
+                    self._name(face, held)
+                    self._ids[int(raw)] = face.track
                 if self._too_faint(face, held):
                     continue
                 self._see(face, held)
@@ -189,8 +189,9 @@ class _Epoch:
             held.ended.append(TrackEnd(track, self._seen.pop(track).pts_s, "lost"))
         self._ids = {raw: ours for raw, ours in self._ids.items() if ours in alive}
 
-    def _name_backwards(self, face: _Face, held: _Held) -> None:
-        """The detections by which a track matured belong to it: those without an id that overlap, frame by frame."""
+    def _name(self, face: _Face, held: _Held) -> None:
+        """A new id, for the detections by which the track matured too: those without an id that overlap, frame by frame."""
+        face.track = self._stage.next_id(self._source)
         chain: list[tuple[_Held, _Face]] = []
         box = face.box
         before = [h for h in self._held if h.detected and h.at < held.at]
@@ -211,11 +212,14 @@ class _Epoch:
         return last is not None and face.confidence < self._stage._conf and held.frame.pts_s - last.sure_s > self._stage._faint_s
 
     def _see(self, face: _Face, held: _Held) -> None:
-        """Note where a track was found; held frames since its last sight get boxes in between, linear in time."""
+        """Note where a track was found; held frames since its last sight get boxes in between, linear in time.
+
+        None of them where the first ones have gone out without: a face does not vanish and come back before it is found.
+        """
         last = self._seen.get(face.track)
         sure_s = held.frame.pts_s if last is None or face.confidence >= self._stage._conf else last.sure_s
         self._seen[face.track] = _Seen(held.at, held.frame.pts_s, face, sure_s)
-        if last is None or held.frame.pts_s <= last.pts_s:
+        if last is None or held.frame.pts_s <= last.pts_s or held.at - last.at > self._lookahead:
             return
         for between in self._held:
             if last.at < between.at < held.at:
@@ -243,10 +247,6 @@ class _Epoch:
     def _velocity(tracklet: object) -> np.ndarray:
         """(4,) pixels per 1/30 s of x1, y1, x2, y2: the second half of the Kalman state."""
         return np.asarray(tracklet.state_estimator.kf.state, np.float32).reshape(-1)[4:8]  # type: ignore[attr-defined]
-
-    def _name(self, face: _Face, held: _Held) -> None:
-        face.track = self._stage.next_id(self._source)
-        self._seen[face.track] = _Seen(held.at, held.frame.pts_s, face, held.frame.pts_s)
 
     def _release(self) -> list[Frame]:
         """Frames about which nothing can be learned any more, in order."""

@@ -76,6 +76,11 @@ def plain_decode(path: Path) -> list[float | None]:
     return [None if image.pts is None else float(image.pts * image.time_base) for image in _images(path)]
 
 
+def torn(path: Path) -> set[int]:
+    """Pictures of which a part is missing: what FFmpeg makes up for it is not the same in every run."""
+    return {i for i, image in enumerate(_images(path)) if image.is_corrupt}
+
+
 def _images(path: Path) -> Iterator[av.VideoFrame]:
     with closing(av.open(f"file:{path}")) as container:
         videos = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]

@@ -14,6 +14,7 @@ from frames import PICTURE, VIDEO, detections, frame
 from engines.contract import LABELS, ClassifierContract
 from pipeline.flow.batch import Batch, Ended
 from pipeline.stages.classify import Classify, quality_of
+from pipeline.types import TrackEnd
 
 RNG = np.random.default_rng(5)
 NOISE = RNG.integers(0, 255, (180, 320, 3), dtype=np.uint8)
@@ -80,17 +81,32 @@ def test_every_observed_face_is_read_within_the_budget() -> None:
     assert [b.shape for b in model.batches] == [(5, 1, 40, 40)]  # one call for all faces at hand
 
 
-def test_new_tracks_come_first_then_grown_then_stale() -> None:
+def test_new_tracks_come_first_then_stale_ones() -> None:
     stage = Classify(Recorder(), max_faces=1)
     assert was_read(stage.process(Batch([tracked(0, A)])).frames[0]) == [True]
     assert was_read(stage.process(Batch([tracked(1, A, B)])).frames[0]) == [False, True]  # B is new
     assert was_read(stage.process(Batch([tracked(2, A, B)])).frames[0]) == [True, False]  # A is stale
-    grown = (80, 10, 180, 110, 0.9)
-    for i in range(3, 8):  # A is staler, but B grew
-        f = stage.process(Batch([tracked(i, A, grown, pts_s=1 + i)])).frames[0]
-        if i == 3:
-            assert was_read(f) == [False, True]
-    assert stage._tracks["clip", 0, 1].read_s > 4  # and A is not starved
+
+
+@pytest.mark.parametrize(("side", "first"), [(63, "grown"), (55, "stale")])
+def test_grown_by_a_fifth_comes_before_stale_once(side: int, first: str) -> None:
+    """B, of 50 pixels when it was last chosen, is now larger, while A waits longer."""
+    stage, grown = Classify(Recorder(), max_faces=1), (80, 10, 80 + side, 10 + side, 0.9)
+    for i in range(4):
+        stage.process(Batch([tracked(i, *[A, B][: i + 1])]))  # A, B, A, B
+    read = [was_read(stage.process(Batch([tracked(i, A, grown)])).frames[0]) for i in (90, 91)]
+    assert read == [[False, True], [True, False]][:: 1 if first == "grown" else -1]
+
+
+def test_faces_that_cannot_be_read_take_their_turn_and_no_more() -> None:
+    stage, seen = Classify(Recorder(), max_faces=1), []
+    for i in range(4):
+        f = tracked(i, A, B)
+        half = NOISE.copy()
+        half[:, :70] = 128  # nothing in A
+        f.image = frame(i, picture=half).image
+        seen.append(was_read(stage.process(Batch([f])).frames[0]))
+    assert seen == [[False, False], [False, True]] * 2
 
 
 def test_of_a_picture_every_face_is_read_whatever_the_budget() -> None:
@@ -197,6 +213,31 @@ def test_the_crop_is_steadied_in_time(step_s: float) -> None:
     stage.process(Batch([tracked(1, (14, 10, 64, 60, 0.9), pts_s=step_s)]))
     x = stage._tracks["clip", 0, 1].centre_side[0]
     assert x == pytest.approx(35 + 4 * (1 - np.exp(-step_s / 0.06)), abs=1e-3)
+
+
+def test_the_model_gets_the_steadied_crop() -> None:
+    model = Recorder()
+    stage = Classify(model, min_quality=0)
+    stage.process(Batch([tracked(0, A), tracked(1, (30, 10, 80, 60, 0.9), pts_s=1e-4)]))
+    first, second = model.batches[0].astype(int)
+    assert np.abs(first - second).mean() < 3  # the same place of the same noise
+
+
+def test_the_crop_has_the_models_own_margin() -> None:
+    model, f = Recorder(), tracked(0, (40, 20, 120, 100, 0.9))
+    model.contract = ClassifierContract(crop_margin=0.5)
+    Classify(model, min_quality=0).process(Batch([f]))
+    luma = np.frombuffer(f.image.planes[0], np.uint8).reshape(180, -1)[40:80, 60:100].astype(float)
+    assert np.abs(model.batches[0][0, 0] - np.clip((luma - 16) * 255 / 219, 0, 255)).max() < 2
+    assert f._bgr is None  # full-size colour is made only when someone asks
+
+
+def test_a_track_that_ended_is_forgotten() -> None:
+    stage, f = Classify(Recorder()), tracked(1)
+    stage.process(Batch([tracked(0, A)]))
+    f.ended_tracks = [TrackEnd(1, 0.0, "lost")]
+    stage.process(Batch([f]))
+    assert not stage._tracks
 
 
 def test_s2_state_is_forgotten_after_the_end() -> None:

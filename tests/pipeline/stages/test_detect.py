@@ -46,6 +46,17 @@ def test_boxes_are_pixels_of_the_full_frame_whatever_its_size(stage: Detect) -> 
         assert np.abs(one.faces.xyxy[0] - expected).max() <= 0.02 * one.height
 
 
+def test_of_more_faces_than_max_faces_the_surest_are_kept_and_all_may_be_hidden() -> None:
+    boxes = [[0, 0, 60, 60], [100, 0, 160, 60], [200, 0, 260, 60]]
+    entry = Entry("fake", "detector", Path("fake.detector"), DetectorContract())
+    detector = Detector(FakeBackend("detector", fixed_boxes(boxes, [0.5, 0.9, 0.7])), entry)
+    one = frame(0, picture=bright(640, 384))
+    Detect(detector, max_faces=2, suspicion=0.01).process(Batch([one]))
+    assert one.faces.confidence == pytest.approx([0.9, 0.7])
+    assert len(one.hidden) == 3
+    assert one._bgr is None  # scaled from the decoded picture
+
+
 def test_anamorphic_video_is_looked_at_as_it_is_shown() -> None:
     stored = frame(0, info=SourceInfo("dv", "video", 160, 180, pixel_shape=Fraction(2)), picture=bright(320, 180)[:, ::2])
     plain = frame(0, info=VIDEO, picture=bright(320, 180))

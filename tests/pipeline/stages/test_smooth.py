@@ -22,12 +22,14 @@ def sure(label: int, top: float = 0.88) -> np.ndarray:
 
 
 def read(stage: Smooth, pts_s: float, probs: np.ndarray | None, quality: float = 1.0, track: int = 1,
-         extra: dict[str, float] | None = None, **kw):  # fmt: skip
+         extra: dict[str, float] | None = None, observed: bool = True, **kw):  # fmt: skip
     f = frame(0, pts_s, **kw)
+    f.hidden = np.zeros((0, 4), np.float32)
     f.faces = detections((10, 10, 60, 60, 0.9))
     f.faces.tracker_id = np.array([track])
     f.faces.data |= {
         "quality": np.array([quality], np.float32),
+        "observed": np.array([observed]),
         "probs": np.full((1, 7), np.nan, np.float32) if probs is None else probs[None].astype(np.float32),
     }
     if extra is not None:
@@ -87,6 +89,26 @@ def test_a_challenger_that_falls_back_starts_again() -> None:
     assert labels == ["happy"] * 7 + ["sad"]
 
 
+def test_dwell_s_is_a_number_of_frames_wherever_they_lie_in_the_clip() -> None:
+    for first in range(300):
+        stage = Smooth(tau_s=0, margin=0.05, dwell_s=0.1)
+        labels = [read(stage, (first + i) / 30, sure(SAD if i else HAPPY))[1] for i in range(5)]
+        assert labels == ["happy"] * 4 + ["sad"], first
+
+
+def test_one_and_the_same_challenger_must_lead_for_dwell_s() -> None:
+    stage = Smooth(tau_s=0, margin=0.05, dwell_s=0.1)
+    sequence = [(0.0, HAPPY), (0.04, SAD), (0.08, SAD), (0.16, NEUTRAL), (0.2, NEUTRAL), (0.26, NEUTRAL)]
+    assert [read(stage, t, sure(label))[1] for t, label in sequence] == ["happy"] * 5 + ["neutral"]
+
+
+def test_the_lead_must_last_for_dwell_s() -> None:
+    stage = Smooth(tau_s=0, margin=0.2, dwell_s=0.1, min_confidence=0)
+    close = np.array([0.02, 0.02, 0.02, 0.42, 0.48, 0.02, 0.02])
+    sequence = [(0.0, sure(HAPPY)), (0.04, sure(SAD)), (0.08, close), (0.12, sure(SAD)), (0.16, sure(SAD))]
+    assert [read(stage, t, p)[1] for t, p in sequence] == ["happy"] * 5
+
+
 def test_a_lead_below_the_margin_changes_nothing() -> None:
     stage = Smooth(tau_s=0, margin=0.2, dwell_s=0.0, min_confidence=0.0)
     read(stage, 0.0, sure(HAPPY))
@@ -107,6 +129,25 @@ def test_without_a_good_crop_for_hold_s_the_answer_is_uncertain() -> None:
     np.testing.assert_allclose(smoothed, sure(HAPPY), rtol=1e-5)
     assert read(stage, 0.54, None)[1] == "uncertain"
     assert read(stage, 0.6, sure(HAPPY))[1] == "happy"
+
+
+def test_hold_s_is_a_number_of_frames_wherever_they_lie_in_the_clip() -> None:
+    for first in range(300):
+        stage = Smooth(hold_s=0.1)
+        labels = [read(stage, (first + i) / 30, None if i else sure(HAPPY))[1] for i in range(5)]
+        assert labels == ["happy"] * 4 + ["uncertain"], first
+
+
+def test_a_face_that_waits_for_its_turn_keeps_what_was_said_and_one_that_is_covered_does_not() -> None:
+    waits, covered = Smooth(hold_s=0.5), Smooth(hold_s=0.5)
+    for stage in (waits, covered):
+        read(stage, 0.0, sure(HAPPY))
+    assert [read(waits, t, None, quality=math.nan)[1] for t in (1.5, 3.0)] == ["happy"] * 2
+    assert read(waits, 4.5, None, quality=0.01)[1] == "uncertain"
+    assert read(waits, 6.0, None, quality=math.nan)[1] == "uncertain"
+    assert read(waits, 7.5, sure(SAD))[1] == "sad"
+    assert read(waits, 9.0, None, quality=math.nan)[1] == "sad"
+    assert [read(covered, t, None, quality=math.nan, observed=False)[1] for t in (0.4, 0.6)] == ["happy", "uncertain"]
 
 
 @pytest.mark.parametrize("quality", [0.2, 1.0])

@@ -62,6 +62,17 @@ def test_a_live_face_goes_out_at_once_and_without_an_id_until_it_matures() -> No
     assert seen == [[-1], [1], [1]]
 
 
+def test_a_live_face_has_its_id_from_the_detection_on_that_makes_it_mature() -> None:
+    out, _ = play(Track(conf=0.4, mature=3), [detections(moving(i)) for i in range(4)], info=LIVE)
+    assert ids(out) == [[-1], [-1], [1], [1]]
+
+
+def test_a_face_that_jumps_is_the_same_while_its_boxes_overlap_by_iou() -> None:
+    found = [detections(moving(0 if i < 3 else 8)) for i in range(6)]  # 16 of 40 pixels: the two overlap by 24 / 56 = .43
+    assert ids(play(Track(conf=0.4, iou=0.3), found)[0]) == [[1]] * 6
+    assert ids(play(Track(conf=0.4, iou=0.6), found)[0]) == [[1]] * 3 + [[2]] * 3
+
+
 def test_a_gap_within_the_look_ahead_is_filled_linearly_in_time() -> None:
     found = [detections(moving(i)) if i not in (3, 4) else detections() for i in range(8)]
     out, _ = play(Track(conf=0.4), found)
@@ -74,6 +85,21 @@ def test_a_gap_longer_than_the_look_ahead_stays_empty_and_the_id_survives_it() -
     found = [detections(moving(0)) if i < 3 or i >= 9 else detections() for i in range(12)]
     out, _ = play(Track(conf=0.4, lookahead=4, lost_s=1.0), found)
     assert ids(out) == [[1]] * 3 + [[]] * 6 + [[1]] * 3
+
+
+def test_a_gap_longer_than_the_look_ahead_is_never_half_filled() -> None:
+    """Frames inside of it may still be held, for another face: the first ones have gone out without a box."""
+    other = (10, 10, 50, 50, 0.8)
+    found = [detections(*[moving(0)] * (i < 3 or i >= 19), *[other] * (not 13 <= i < 20)) for i in range(24)]
+    out, _ = play(Track(conf=0.4), found)
+    assert [1 in f for f in ids(out)] == [True] * 3 + [False] * 16 + [True] * 5
+
+
+def test_boxes_in_a_gap_are_as_sure_as_the_fainter_of_its_ends() -> None:
+    found = [detections(moving(i, 0.8 if i < 4 else 0.6)) if i not in (3, 6) else detections() for i in range(8)]
+    found[7] = detections(moving(7, 0.9))
+    out, _ = play(Track(conf=0.4), found)
+    assert [round(float(f.faces.confidence[0]), 3) for f in out] == [0.8] * 3 + [0.6] * 4 + [0.9]
 
 
 def test_a_track_unseen_for_longer_than_lost_s_ends_and_the_face_that_returns_is_another() -> None:
@@ -148,6 +174,29 @@ def test_a_faint_detection_continues_a_track_but_starts_none() -> None:
     assert ids(out) == [[1]] * 6
 
 
+def test_faint_detections_continue_a_track_for_faint_s_and_no_longer() -> None:
+    out, _ = play(Track(conf=0.4, faint_s=0.2), [detections(moving(0, 0.8 if i < 3 else 0.2)) for i in range(20)])
+    assert ids(out) == [[1]] * 8 + [[]] * 12  # sure until frame 2, .2 s are five frames
+
+
+def test_a_face_too_small_starts_no_track_and_continues_one() -> None:
+    small, large = (10, 10, 20, 20, 0.9), (10, 10, 23, 23, 0.9)
+    assert ids(play(Track(conf=0.4, min_size=12), [detections(small)] * 4)[0]) == [[]] * 4
+    assert ids(play(Track(conf=0.4, min_size=12), [detections(large if i < 3 else small) for i in range(6)])[0]) == [[1]] * 6
+
+
+def test_scores_below_the_trackers_own_thresholds_get_ids() -> None:
+    assert ids(play(Track(conf=0.4), [detections(moving(i, 0.45)) for i in range(4)])[0]) == [[1]] * 4
+
+
+def test_boxes_keep_to_their_faces_though_the_tracker_answers_in_another_order() -> None:
+    found = [detections(moving(i, 0.8 if i < 3 else 0.2), (10, 10, 40, 40, 0.8)) for i in range(6)]
+    out, _ = play(Track(conf=0.4), found)
+    assert [dict(zip(f.faces.tracker_id.tolist(), f.faces.xyxy[:, 0].tolist(), strict=True)) for f in out] == [
+        {1: 100 + 2 * i, 2: 10} for i in range(6)
+    ]
+
+
 @pytest.mark.parametrize("every_s", [1.1, 4.0])
 def test_a_face_that_every_look_sees_is_one_track_however_rare_looks_are(every_s: float) -> None:
     stage, out = Track(conf=0.4, lost_s=1.0), []
@@ -172,6 +221,14 @@ def test_a_face_in_a_video_of_one_frame_gets_an_id() -> None:
     out, ended = play(Track(conf=0.4), [detections(moving(0))])
     assert ids(out) == [[1]]
     assert len(ended.added) == 1
+
+
+@pytest.mark.parametrize("mature", [2, 3, 5])
+def test_a_face_that_the_end_keeps_from_maturing_has_one_id_in_all_its_frames(mature: int) -> None:
+    found = [detections(), *[detections(moving(i)) for i in range(mature - 1)]]
+    out, ended = play(Track(conf=0.4, mature=mature), found)
+    assert ids(out) == [[], *[[1]] * (mature - 1)]
+    assert [(t.tracker_id, t.last_pts_s) for t in ended.added] == [(1, pytest.approx((mature - 1) / 25))]
 
 
 def test_a_face_seen_once_in_a_file_goes_out_without_an_id() -> None:
