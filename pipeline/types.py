@@ -101,7 +101,7 @@ class Frame:
     @property
     def pts_s(self) -> float:
         """Container time in seconds."""
-        return float(self.pts * self.time_base)
+        return self.pts * self.time_base.numerator / self.time_base.denominator  # as float(pts × time_base), without a Fraction made
 
     @property
     def width(self) -> int:

@@ -24,10 +24,10 @@ class TrackState:
 
     log_probs: np.ndarray
     """(C,) normalised log-probabilities over time: the seven, and one for all that a classifier says beyond them."""
+    shown: np.ndarray
+    """(7,) the probabilities of the seven; NaN where the model cannot say one."""
     good_s: float
     """When it was last read."""
-    known: np.ndarray
-    """(C,) bool: the labels that the model can say; the others stay NaN."""
     label: int
     """The label that is said, an index; it changes only after a challenger led for long enough."""
     challenger: int = -1
@@ -72,57 +72,64 @@ class Smooth:
         self._tracks.clear()
 
     def _frame(self, frame: Frame) -> None:
+        """All faces of a frame in one calculation: it is short Python work, thirty times a second for each of them."""
         faces, now, read = frame.faces, frame.pts_s, _all_classes(frame.faces)
-        n = len(faces)
+        n, still = len(faces), frame.info.kind == "image"
+        can_say = ~np.isnan(read)
+        was_read, tracks, quality = can_say.any(1).tolist(), faces.tracker_id.tolist(), faces.data["quality"].tolist()
+        log_p = np.log(np.maximum(np.nan_to_num(read.astype(np.float64)), _EPSILON))
+        keys = [None if still or track < 0 else (frame.source, frame.epoch, track) for track in tracks]
+        states = [self._tracks.get(key) if key else None for key in keys]
+
+        before, weight = log_p.copy(), np.ones((n, 1))  # a track's first reading, and its first after "uncertain", sets its state
+        for row, state in enumerate(states):
+            if was_read[row] and state is not None and not self._is_old(state, now):
+                before[row], weight[row] = state.log_probs, self._weight(now - state.good_s, quality[row])
+            else:
+                states[row] = None if was_read[row] else state
+        mixed = (1 - weight) * before + weight * log_p
+        mixed -= np.log(np.exp(mixed).sum(1, keepdims=True))
+        probs = np.exp(mixed)
+        shown = np.where(can_say, probs, np.nan)[:, : len(LABELS)]
+
         smoothed = np.full((n, len(LABELS)), np.nan, np.float32)
         emotion = np.full(n, UNCERTAIN, object)
-        for row in range(n):
-            probs, quality, track = read[row], faces.data["quality"][row], int(faces.tracker_id[row])
-            if frame.info.kind == "image" or track < 0:  # nothing before it to lean on
-                if not np.isnan(probs).all():
-                    smoothed[row] = probs[: len(LABELS)]
-                    emotion[row] = self._said(np.nan_to_num(probs), int(np.nanargmax(probs)))
+        for row, (key, state) in enumerate(zip(keys, states, strict=True)):
+            if key is None:  # nothing before it to lean on
+                if was_read[row]:
+                    smoothed[row] = read[row, : len(LABELS)]
+                    emotion[row] = self._said(smoothed[row], int(np.nanargmax(read[row])))
                 continue
-            key = (frame.source, frame.epoch, track)
-            state = self._tracks.get(key)
-            if not np.isnan(probs).all():
-                state = self._tracks[key] = self._step(state, probs, float(quality), now)
-            elif state is not None:  # unless nobody looked at it
-                state.in_vain |= not math.isnan(quality) or (frame.hidden is not None and not faces.data["observed"][row])
-            if state is not None:
-                p = np.exp(state.log_probs)
-                smoothed[row] = np.where(state.known, p, np.nan)[: len(LABELS)]
-                emotion[row] = UNCERTAIN if state.in_vain and self._is_old(state, now) else self._said(p, state.label)
+            if was_read[row]:
+                if state is None:
+                    state = self._tracks[key] = TrackState(mixed[row], shown[row], now, int(mixed[row].argmax()))
+                else:
+                    state.log_probs, state.shown, state.good_s, state.in_vain = mixed[row], shown[row], now, False
+                    self._contest(state, probs[row].tolist(), now)
+            elif state is None:
+                continue
+            else:  # unless nobody looked at it
+                state.in_vain |= not math.isnan(quality[row]) or (frame.hidden is not None and not faces.data["observed"][row])
+            smoothed[row] = state.shown
+            emotion[row] = UNCERTAIN if state.in_vain and self._is_old(state, now) else self._said(state.shown, state.label)
         for ended in frame.ended_tracks:
             self._tracks.pop((frame.source, frame.epoch, ended.tracker_id), None)
         faces.data["smoothed"], faces.data["emotion"] = smoothed, emotion
 
-    def _said(self, probs: np.ndarray, label: int) -> str:
-        known = label < len(LABELS) and probs[: len(LABELS)].max() >= self._min_confidence
+    def _said(self, shown: np.ndarray, label: int) -> str:
+        known = label < len(LABELS) and np.fmax.reduce(shown) >= self._min_confidence
         return LABELS[label] if known else UNCERTAIN
 
     def _is_old(self, state: TrackState, now: float) -> bool:
         return _elapsed(state.good_s, now) > self._hold_s
 
-    def _step(self, state: TrackState | None, probs: np.ndarray, quality: float, now: float) -> TrackState:
-        """One reading more; a track's first, and the first after "uncertain", sets its state whatever its quality."""
-        log_p = np.log(np.maximum(np.nan_to_num(probs.astype(np.float64)), _EPSILON))
-        if state is None or self._is_old(state, now):
-            log_p -= np.log(np.exp(log_p).sum())
-            return TrackState(log_p, now, ~np.isnan(probs), int(log_p.argmax()))
-        elapsed = max(now - state.good_s, 0.0)
-        weight = quality if self._tau_s == 0 else (1 - math.exp(-elapsed / self._tau_s)) * quality
-        mixed = (1 - weight) * state.log_probs + weight * log_p
-        state.log_probs = mixed - np.log(np.exp(mixed).sum())
-        state.good_s, state.in_vain = now, False
-        self._contest(state, now)
-        return state
+    def _weight(self, elapsed_s: float, quality: float) -> float:
+        return quality if self._tau_s == 0 else (1 - math.exp(-max(elapsed_s, 0.0) / self._tau_s)) * quality
 
-    def _contest(self, state: TrackState, now: float) -> None:
+    def _contest(self, state: TrackState, probs: list[float], now: float) -> None:
         """Hysteresis: the label changes when one and the same challenger has led by `margin` for `dwell_s`."""
-        p = np.exp(state.log_probs)
-        top = int(p.argmax())
-        if top == state.label or p[top] - p[state.label] < self._margin:
+        top = probs.index(max(probs))
+        if top == state.label or probs[top] - probs[state.label] < self._margin:
             state.challenger = -1
             return
         if top != state.challenger:
