@@ -21,7 +21,7 @@ ALLOWED = {
 }
 # Within the run time, lowest first: a file imports from its own room and those before.
 ROOMS = [
-    "errors", "config", "flow", "types", "events", "canvas", "labels", "draw", "sources", "stages", "sinks", "web",
+    "errors", "config", "flow", "types", "events", "planes", "canvas", "labels", "draw", "sources", "stages", "sinks", "web",
     "files", "build", "api", "show", "doctor", "cli",
 ]  # fmt: skip
 

@@ -11,6 +11,7 @@ import numpy as np
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, VideoReformatter
 
 from pipeline.canvas import YuvCanvas
+from pipeline.planes import planes
 from pipeline.types import Frame
 
 
@@ -63,15 +64,6 @@ def bgr_of(frame: Frame, reformatter: VideoReformatter) -> np.ndarray:
     if frame._bgr is not None:
         return frame._bgr
     return reformatter.reformat(frame.image, format="bgr24").to_ndarray()
-
-
-def planes(image: av.VideoFrame) -> list[np.ndarray]:
-    """Views y (H, W), u and v (⌈H/2⌉, ⌈W/2⌉) uint8 of a yuv420p frame; writing into them writes into the frame."""
-    sizes = [(image.height, image.width)] + 2 * [((image.height + 1) // 2, (image.width + 1) // 2)]
-    return [
-        np.frombuffer(plane, np.uint8)[: plane.line_size * height].reshape(height, plane.line_size)[:, :width]
-        for plane, (height, width) in zip(image.planes, sizes, strict=True)
-    ]
 
 
 def canvas_of(picture: av.VideoFrame, bt709: bool) -> YuvCanvas:

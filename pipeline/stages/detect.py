@@ -9,16 +9,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from av.video.reformatter import VideoReformatter
 
 from engines.preprocess import FILL, LetterboxGeometry, unletterbox
 from pipeline.flow.batch import Batch
+from pipeline.planes import RgbScaler
 
 if TYPE_CHECKING:
     from engines.detector import Detector
     from pipeline.types import Faces, Frame
 
-_FORMAT = "rgb24"
 _SCALERS = 8
 """Most that are kept: each holds up to 15 MB, and a folder of pictures may have as many sizes as files."""
 _LATE = 0.35
@@ -58,7 +57,7 @@ class Detect:
         self._lowest = floor if suspicion is None else min(floor, suspicion)
         self._keep_up, self._wait_s, self._stills, self._clock = keep_up, wait_s, stills, clock
         self._looks: dict[tuple[str, int], _Looks] = {}
-        self._scalers: dict[tuple[int, int, str], VideoReformatter] = {}  # one per size, the least recently used first
+        self._scalers: dict[tuple[int, int, str], RgbScaler] = {}  # one per size, the least recently used first
 
     def open(self) -> None:
         """Compiles the model for wide-screen frames, the likeliest, or for pictures: a camera's first would be dropped meanwhile."""
@@ -112,14 +111,11 @@ class Detect:
         """Scale the decoded picture into its place in the letterbox, (H, W, 3) uint8 RGB."""
         image = frame.image
         key = (image.width, image.height, image.format.name)
-        scaler = self._scalers[key] = self._scalers.pop(key, None) or VideoReformatter()
+        scaler = self._scalers[key] = self._scalers.pop(key, None) or RgbScaler()
         if len(self._scalers) > _SCALERS:
             del self._scalers[next(iter(self._scalers))]
         w, h = geometry.resized_width, geometry.resized_height
-        scaled = scaler.reformat(image, width=w, height=h, format=_FORMAT, interpolation="BILINEAR")
-        plane = scaled.planes[0]
-        pixels = np.frombuffer(plane, np.uint8).reshape(h, plane.line_size)[:, : w * 3].reshape(h, w, 3)
-        row[geometry.top : geometry.top + h, geometry.left : geometry.left + w] = pixels
+        row[geometry.top : geometry.top + h, geometry.left : geometry.left + w] = scaler(image, w, h)
 
     def _faces(self, xyxy: np.ndarray, confidence: np.ndarray, frame: Frame, geometry: LetterboxGeometry) -> Faces:
         import supervision as sv  # not above: Track.open() loads it while the model is compiled

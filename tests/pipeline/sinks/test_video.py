@@ -14,7 +14,7 @@ import pytest
 
 from pipeline.errors import SinkError, UsageError
 from pipeline.flow.batch import Batch
-from pipeline.sinks.planes import planes
+from pipeline.planes import planes
 from pipeline.sinks.video import VideoSink
 from pipeline.types import Frame, SourceInfo
 
