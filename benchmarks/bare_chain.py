@@ -28,6 +28,7 @@ from benchmarks.job import Job
 from benchmarks.measure import machine_busy_s, others_share, peak_mb, warm_up
 from engines.errors import EngineError, ModelError
 from engines.preprocess import FILL, letterbox_geometry
+from engines.silent import import_silently
 from pipeline.flow.channel import EndOfChannel, Receiver, Sender, open_channel
 from pipeline.flow.scope import Scope
 
@@ -37,7 +38,7 @@ class BareModel:
 
     def __init__(self, path: Path, height: int, width: int) -> None:
         try:
-            import openvino as ov
+            ov = import_silently("openvino")
         except ImportError as error:
             raise EngineError("the bare chain runs on OpenVINO, which is not installed; pip install openvino") from error
         core = ov.Core()

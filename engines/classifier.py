@@ -16,6 +16,7 @@ from engines.contract import HEADS, LABELS, ClassifierContract
 from engines.errors import ModelError, UsageError
 from engines.onnx_file import OnnxFile, ends_in_softmax, labels_in, read_onnx
 from engines.preprocess import check_image
+from engines.silent import import_silently
 
 
 class Classifier:
@@ -213,9 +214,7 @@ def _labels_of(entry: manifest.Entry, metadata: dict[str, str]) -> tuple[str, ..
 def _xml_ends_in_softmax(path: Path, output: int) -> bool:
     if path.suffix.lower() != ".xml":
         return False
-    import openvino
-
-    node = openvino.Core().read_model(str(path)).get_results()[output]
+    node = import_silently("openvino").Core().read_model(str(path)).get_results()[output]
     while node.get_type_name() in ("Result", "Convert", "Reshape", "Squeeze", "Unsqueeze"):
         node = node.input_value(0).get_node()
     return bool(node.get_type_name() == "Softmax")

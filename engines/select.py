@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from engines import cpu, manifest
 from engines.backends.base import Backend
 from engines.errors import EngineError, UsageError
+from engines.silent import import_silently
 
 if TYPE_CHECKING:
     from engines.manifest import Entry
@@ -255,8 +256,7 @@ def _cuda_problem(backend: str) -> str | None:
             import torch
 
             return None if torch.cuda.is_available() else "this torch is built without CUDA"
-        import onnxruntime
-
+        onnxruntime = import_silently("onnxruntime")
         return None if "CUDAExecutionProvider" in onnxruntime.get_available_providers() else "this onnxruntime is built without CUDA"
     except Exception as error:  # a broken installation raises anything
         return f"{backend} cannot be imported ({type(error).__name__}: {error})"

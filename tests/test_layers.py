@@ -38,6 +38,15 @@ def imports(path: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("package", PACKAGES)
+def test_what_reports_to_its_maker_is_imported_silently(package: str) -> None:
+    talkative = {"openvino", "nncf", "onnxruntime", "ultralytics"}
+    for path in (ROOT / package).rglob("*.py"):
+        if path.name != "rivals.py":  # runs in environments of its own
+            named = {name.split(".")[0] for name in imports(path)} & talkative
+            assert not named, f"{path.relative_to(ROOT)} imports {named}; use engines.silent.import_silently"
+
+
+@pytest.mark.parametrize("package", PACKAGES)
 def test_packages_import_only_downwards(package: str) -> None:
     for path in (ROOT / package).rglob("*.py"):
         mine = {name.split(".")[0] for name in imports(path)} & set(PACKAGES)

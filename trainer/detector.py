@@ -27,6 +27,7 @@ from rich.console import Console
 
 from engines.errors import EngineError, UsageError
 from engines.select import cores
+from engines.silent import import_silently
 from trainer.recipes import read_recipe, recipe_from_json, settle
 
 _SPLITS = ("train", "val")
@@ -82,8 +83,9 @@ def train_detector(recipe: DetectorRecipe, start: Path, data: Path, run: Path, c
         raise UsageError(f"there is no checkpoint {start}; give the path of an Ultralytics .pt file with --start")
     try:
         import torch
-        import ultralytics.engine.trainer as ultralytics_trainer
-        from ultralytics import YOLO
+
+        ultralytics_trainer = import_silently("ultralytics.engine.trainer")
+        YOLO = import_silently("ultralytics").YOLO
     except ImportError as error:
         raise EngineError(f"training the detector needs {error.name}: pip install 'fer-stream[train]'") from error
 
@@ -193,10 +195,15 @@ def _copy(source: Path, target: Path) -> None:
 
 def epochs_of(checkpoint: Path) -> int:
     """How many epochs are in a checkpoint of ultralytics. (The log is ahead of it by one where a run was killed between the two.)"""
+    saved = _load(checkpoint)
+    return int(saved["epoch"]) + 1 or int(saved["train_args"]["epochs"])  # -1: stripped, at the end of the run
+
+
+def _load(checkpoint: Path) -> dict[str, Any]:
     import torch
 
-    saved = torch.load(checkpoint, map_location="cpu", weights_only=False)
-    return int(saved["epoch"]) + 1 or int(saved["train_args"]["epochs"])  # -1: stripped, at the end of the run
+    import_silently("ultralytics")  # whose classes are in the pickle
+    return torch.load(checkpoint, map_location="cpu", weights_only=False)
 
 
 def last_checkpoint(run: Path) -> Path:
@@ -217,7 +224,7 @@ def final_checkpoint(run: Path) -> Path:
     share = recipe_from_json(DetectorRecipe, run / "recipe.json").keep
     if not share:
         return last_checkpoint(run)
-    last, first = (torch.load(path, map_location="cpu", weights_only=False) for path in (last_checkpoint(run), run / "start.pt"))
+    last, first = (_load(path) for path in (last_checkpoint(run), run / "start.pt"))
     model, start = ((saved.get("ema") or saved["model"]).float() for saved in (last, first))
     model.load_state_dict(blend(model.state_dict(), start.state_dict(), share))
     torch.save(last | {"model": model.half(), "ema": None}, run / "kept.pt")

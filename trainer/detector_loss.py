@@ -8,14 +8,15 @@ each counts once.
 from __future__ import annotations
 
 import torch
-from ultralytics.utils.loss import BboxLoss
+
+from engines.silent import import_silently
 
 FULL_PX = 16.0
 """Longer side from which a face weighs in full. Of smaller ones the label itself is a pixel off; they weigh by their side."""
 LEAST = 0.25
 
 
-class EqualFacesLoss(BboxLoss):
+class EqualFacesLoss(import_silently("ultralytics.utils.loss").BboxLoss):  # type: ignore[misc]
     """Ultralytics' loss of boxes (CIoU and distribution focal loss), in which a face weighs as much as any other."""
 
     def forward(

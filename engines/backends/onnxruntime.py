@@ -10,6 +10,7 @@ import numpy as np
 
 from engines.backends.base import TensorSpec, in_parts
 from engines.errors import EngineError, ModelError, UsageError
+from engines.silent import import_silently
 
 _DTYPES = {"tensor(uint8)": np.uint8, "tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64,
            "tensor(int64)": np.int64, "tensor(int32)": np.int32, "tensor(int8)": np.int8}  # fmt: skip
@@ -39,7 +40,7 @@ class OnnxRuntimeBackend:
         if path.suffix.lower() != ".onnx":
             raise EngineError(f"the backend onnxruntime reads .onnx, got {path.name}; use backend openvino for an .xml")
         try:
-            import onnxruntime
+            onnxruntime = import_silently("onnxruntime")
         except ImportError as error:
             raise EngineError("the backend onnxruntime is not installed; pip install 'fer-stream[onnxruntime]'") from error
         options = onnxruntime.SessionOptions()

@@ -22,6 +22,7 @@ import numpy as np
 
 from engines.backends.base import LARGE_SAMPLE, TensorSpec, in_parts, small_batch
 from engines.errors import EngineError, ModelError, UsageError
+from engines.silent import import_silently
 
 _COMPILED_SHAPES = 12
 """Most compiled models kept; the least recently used one goes (each holds its own copy of the weights)."""
@@ -42,7 +43,7 @@ def _shared_core() -> Any:
     with _core_lock:
         if _core is None:
             try:
-                import openvino
+                openvino = import_silently("openvino")
             except ImportError as error:
                 raise EngineError("the backend openvino is not installed; pip install openvino, or choose another backend") from error
             _core = openvino.Core()

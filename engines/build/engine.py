@@ -28,6 +28,7 @@ from engines.errors import EngineError, UsageError
 from engines.onnx_file import read_onnx
 from engines.scrfd import is_scrfd
 from engines.sidecar import Machine, Profile, Sidecar, read_description, write_sidecar
+from engines.silent import import_silently
 
 PRECISIONS = {
     "onnx": ("fp32", "fp16", "int8"), "openvino": ("fp32", "fp16", "int8"), "tensorrt": ("fp32", "fp16", "int8"),
@@ -236,8 +237,7 @@ def _convert(
         shutil.copyfile(graph, made)
         return {}
     if backend == "openvino":
-        import openvino
-
+        openvino = import_silently("openvino")
         say("writing OpenVINO's own form")
         openvino.save_model(openvino.Core().read_model(str(graph)), str(made), compress_to_fp16=precision != "fp32")
         return {"library_version": openvino.__version__}

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from engines.errors import EngineError
+from engines.silent import import_silently
 
 
 def fp16_from_onnx(source: Path, path: Path, *, kept: Sequence[str] = ()) -> Path:
@@ -20,7 +21,8 @@ def fp16_from_onnx(source: Path, path: Path, *, kept: Sequence[str] = ()) -> Pat
     """
     try:
         import onnx
-        from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
+
+        float16 = import_silently("onnxruntime.transformers.float16")
     except ImportError as error:
         raise EngineError(f"making fp16 models needs {error.name}: pip install 'fer-stream[build,onnxruntime]'") from error
     from engines.build.int8_from_onnx import weights_as_fp32
@@ -30,7 +32,8 @@ def fp16_from_onnx(source: Path, path: Path, *, kept: Sequence[str] = ()) -> Pat
     _name_nodes(model)
     kept_nodes = [node.name for node in model.graph.node if any(re.fullmatch(pattern, node.name) for pattern in kept)]
     names = {node.name for node in model.graph.node}
-    model = convert_float_to_float16(model, keep_io_types=True, node_block_list=kept_nodes, op_block_list=[*DEFAULT_OP_BLOCK_LIST, "Range"])
+    blocked = [*float16.DEFAULT_OP_BLOCK_LIST, "Range"]
+    model = float16.convert_float_to_float16(model, keep_io_types=True, node_block_list=kept_nodes, op_block_list=blocked)
     _drop_round_trips(model, names)
     _sort_nodes(model)
     del model.graph.value_info[:]

@@ -14,6 +14,7 @@ import numpy as np
 
 from engines.build import int8_from_onnx
 from engines.errors import EngineError
+from engines.silent import import_silently
 
 KEPT = {
     "detector": (r".*/model\.23/(?!cv).*", r"^/(Div|Transpose|Cast).*", r".*/model\.0/.*", r".*/model\.23/cv3.*"),
@@ -30,11 +31,10 @@ def int8_for_openvino(source: Path, path: Path, samples: Sequence[np.ndarray], *
     `kept`: see KEPT; how many samples, see calibration.SAMPLES. Raises EngineError without nncf.
     """
     try:
-        import nncf
+        nncf = import_silently("nncf")
     except ImportError as error:
         raise EngineError(f"making int8 models needs {error.name}: pip install 'fer-stream[build]'") from error
-    import openvino
-
+    openvino = import_silently("openvino")
     model = nncf.quantize(
         openvino.Core().read_model(str(source)), nncf.Dataset(samples), subset_size=len(samples), preset=nncf.QuantizationPreset.MIXED,
         ignored_scope=nncf.IgnoredScope(patterns=list(kept), validate=False) if kept else None,

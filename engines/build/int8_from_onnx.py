@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from engines.errors import EngineError, UsageError
+from engines.silent import import_silently
 
 KEPT = {
     "detector": (r".*/model\.(0|1|2|10|23)/.*", r"^/(Div|Transpose|Cast).*"),
@@ -36,9 +37,10 @@ def int8_from_onnx(source: Path, path: Path, samples: Sequence[np.ndarray], *, k
     if not samples:
         raise UsageError("quantisation needs real images to find the ranges of values; give a folder with --calibration")
     try:
-        import nncf
         import onnx
-        import onnxruntime  # noqa: F401 - NNCF collects statistics with it
+
+        import_silently("onnxruntime")  # NNCF collects statistics with it
+        nncf = import_silently("nncf")
     except ImportError as error:
         raise EngineError(f"making int8 models needs {error.name}: pip install 'fer-stream[build,onnxruntime]'") from error
     model = onnx.load(str(source))

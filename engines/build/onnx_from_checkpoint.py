@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from engines.build.onnx_from_module import onnx_from_module
 from engines.errors import EngineError, ModelError, UsageError
+from engines.silent import import_silently
 
 if TYPE_CHECKING:
     from torch import nn
@@ -43,7 +44,8 @@ def graph_from_checkpoint(checkpoint: Path) -> nn.Module:
     try:
         import torch
         from torch import Tensor, nn
-        from ultralytics.nn.tasks import DetectionModel
+
+        DetectionModel = import_silently("ultralytics.nn.tasks").DetectionModel
     except ImportError as error:
         raise EngineError(f"reading a checkpoint needs {error.name}: pip install 'fer-stream[torch,build]'") from error
 
