@@ -124,6 +124,12 @@ class Config(_Section):
     live: Live = Live()
     video: Video = Video()
 
+    @field_validator("purpose")
+    @classmethod
+    def _as_text(cls, purpose: str) -> str:
+        """A command line holds bytes, and what is no UTF-8 of them has no place in a video or a table."""
+        return purpose.encode(errors="backslashreplace").decode()
+
 
 def load_config(path: Path | None = None, changes: dict[str, Any] | None = None) -> Config:
     """Defaults, then the YAML file, then `changes` ("detect.conf": 0.5). Raises UsageError with one sentence."""

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 import pytest
@@ -117,6 +118,15 @@ def test_start_and_end_cut_the_clip(tmp_path: Path, media: Path) -> None:
     times = [r["pts_s"] for r in rows(events) if r["kind"] in ("face", "frame")]
     assert 2.0 <= min(times) < 2.05
     assert 3.45 < max(times) < 3.5
+
+
+def test_a_purpose_that_is_no_utf8_is_in_every_output(tmp_path: Path) -> None:
+    outputs = ("--output", tmp_path / "seen.mp4", "--report", tmp_path / "page.html", "--events", tmp_path / "r.jsonl")
+    done = fer("--source", "demo", "--max-frames", 5, "--purpose", "caf\udce9", *outputs, "--quiet")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(rows(tmp_path / "r.jsonl")[0]["info"])["purpose"] == "caf\\udce9"
+    with av.open(str(tmp_path / "seen.mp4")) as video:
+        assert "caf\\udce9" in " ".join(video.metadata.values())
 
 
 def test_a_configuration_file_and_the_presets_are_read(tmp_path: Path) -> None:
