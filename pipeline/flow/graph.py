@@ -259,7 +259,8 @@ class Pipeline:
         if worker.failure is not None and self._control.unconnected is None:
             return worker.failure
         assert worker.end is not None
-        error = SourceError(worker.end.reason)
+        source, reason = worker.end.source, worker.end.reason
+        error = SourceError(f"{source}: {reason.removeprefix('failed: ')}" if reason.startswith("failed: ") else reason)
         error.__cause__ = worker.failure
         return error
 

@@ -33,7 +33,7 @@ def test_a_source_that_says_it_failed_is_a_failure_too(start):
     result = run(start, Pipeline([FakeSource("bad", [1, "failed"])], [], [FakeSink("sink")]))
     assert result.failures == {"bad": "failed: no more"}
     assert isinstance(result.errors["bad"], SourceError)
-    assert str(result.errors["bad"]) == "failed: no more"
+    assert str(result.errors["bad"]) == "bad: no more"  # of several, the one that failed
 
 
 def test_an_error_without_words_is_told_by_its_type(start):
