@@ -186,8 +186,10 @@ def _draw(picture: np.ndarray, found: list[tuple[np.ndarray, str]]) -> None:
 
 
 def main() -> None:
-    os.environ.setdefault("YOLO_AUTOINSTALL", "False")  # nothing is installed or fetched while we measure
+    os.environ.setdefault("YOLO_AUTOINSTALL", "False")  # nothing is installed, fetched or reported while we measure
     os.environ.setdefault("YOLO_OFFLINE", "True")
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     question, answer = sys.argv[1:]
     job = json.loads(Path(question).read_text())
     try:

@@ -2,7 +2,7 @@
 
 OpenVINO's Python package tells Google Analytics of every import, from a process that it forks for that, under an id that it leaves in
 ~/intel; NNCF of every quantisation, Ultralytics of every training; ONNX Runtime (from 1.29) Microsoft of every session, under an id that
-it leaves in the folder for temporary files.
+it leaves among temporary files and in ~/.cache.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The planes of a decoded picture: as arrays, and as a smaller picture in RGB, which is what detectors take.
 
 Planes are halved while they are twice too large, by OpenCV's vector code; swscale does the rest, and colour. With one core 1280×720
-becomes 640×360 in .3 ms instead of 1.6 with swscale alone, and what detectors find is as good (benchmarks/LOG.md).
+becomes 640×360 in .2 ms instead of 1.5 with swscale alone, and what detectors find is as good (benchmarks/LOG.md).
 """
 
 from __future__ import annotations
