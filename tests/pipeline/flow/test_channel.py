@@ -69,12 +69,12 @@ def test_c5_the_last_receiver_closing_discards_and_breaks_blocked_and_later_send
     sender, first = open_channel(1, Scope())
     second = first.clone()
     sender.send("kept by nobody")
-    blocked = start(sender.send, "too late")
-    eventually(lambda: sender.stats().waiting_senders == 1)
+    blocked = [start(sender.send, "too late") for _ in range(2)]
+    eventually(lambda: sender.stats().waiting_senders == 2)
     first.close()
-    assert sender.stats().waiting_senders == 1
+    assert sender.stats().waiting_senders == 2
     second.close()
-    assert isinstance(blocked.exception(10), BrokenChannel)
+    assert all(isinstance(one.exception(10), BrokenChannel) for one in blocked)
     with pytest.raises(BrokenChannel):
         sender.send("later")
     stats = sender.stats()
@@ -95,19 +95,19 @@ def test_c6_close_is_idempotent_and_a_closed_end_raises(end):
     assert (stats.open_senders, stats.open_receivers) == ((0, 1) if end == "sender" else (1, 0))
 
 
-def test_c6_closing_an_end_wakes_the_thread_blocked_in_it(start, eventually):
+def test_c6_closing_an_end_wakes_all_threads_blocked_in_it(start, eventually):
     sender, receiver = open_channel(1, Scope())
     other = receiver.clone()
-    receiving = start(other.receive)
-    eventually(lambda: receiver.stats().waiting_receivers == 1)
+    receiving = [start(other.receive) for _ in range(2)]
+    eventually(lambda: receiver.stats().waiting_receivers == 2)
     other.close()
-    assert isinstance(receiving.exception(10), ClosedChannel)
+    assert all(isinstance(one.exception(10), ClosedChannel) for one in receiving)
     sender.send(1)
     second = sender.clone()
-    sending = start(second.send, 2)
-    eventually(lambda: receiver.stats().waiting_senders == 1)
+    sending = [start(second.send, 2) for _ in range(2)]
+    eventually(lambda: receiver.stats().waiting_senders == 2)
     second.close()
-    assert isinstance(sending.exception(10), ClosedChannel)
+    assert all(isinstance(one.exception(10), ClosedChannel) for one in sending)
     assert receiver.stats().sent == 1
 
 

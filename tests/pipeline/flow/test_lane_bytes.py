@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from mux_lanes import Item, fill, indexes, make
 
+from pipeline.flow.batch import Ended
 from pipeline.flow.channel import ChannelTimeout
 
 
@@ -33,6 +34,15 @@ def test_m2_a_file_lane_holds_so_many_bytes_and_a_few_frames_however_large():
 def test_m2_a_batch_leaves_when_its_only_file_has_no_room_for_more_bytes():
     mux, _, _ = make(max_batch=16, max_wait_s=60.0)
     lane = mux.add_lane("file", live=False, capacity=16, most_bytes=1)
+    offer(lane, 1000, 4)
+    assert indexes(mux.take(timeout=0)) == [0, 1, 2, 3]
+
+
+def test_m2_nor_does_it_wait_for_files_that_have_not_begun_or_are_over():
+    mux, _, _ = make(max_batch=16, max_wait_s=60.0)
+    lane, over, _ = (mux.add_lane(name, live=False, capacity=16, most_bytes=1) for name in ("file", "over", "to come"))
+    over.end(Ended("over", 0, "end of file", final=True))
+    mux.take(timeout=0)
     offer(lane, 1000, 4)
     assert indexes(mux.take(timeout=0)) == [0, 1, 2, 3]
 

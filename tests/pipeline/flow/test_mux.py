@@ -253,6 +253,20 @@ def test_m5_a_camera_that_is_away_makes_nobody_wait():
     assert clock.now() == 0
 
 
+def test_m5_a_camera_that_is_back_but_whose_end_is_still_here_makes_nobody_wait():
+    """Its frames are of the next epoch, and so of a later batch."""
+    mux, _, _ = make(max_wait_s=60.0)
+    first, second = mux.add_lane("a", live=True, capacity=2), mux.add_lane("b", live=True, capacity=2)
+    fill(first, 0)
+    fill(second, 0)
+    mux.take(timeout=0)
+    second.end(Ended("b", 0, "lost", final=False))
+    second.offer(Item("b", 1, epoch=1))
+    fill(first, 1)
+    batch = mux.take(timeout=0)
+    assert ([(item.source, item.index) for item in batch.frames], [end.source for end in batch.ended]) == ([("a", 1)], ["b"])
+
+
 def test_m5_files_fill_up_to_max_batch_and_leave_when_no_lane_can_add():
     mux, clock, _ = make(max_batch=8, max_wait_s=9)
     first, second = mux.add_lane("a", live=False, capacity=2), mux.add_lane("b", live=False, capacity=2)
