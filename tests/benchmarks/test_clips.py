@@ -65,7 +65,10 @@ def test_the_bare_chain_writes_odd_sizes_as_even_ones(tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_leaves_no_child_and_no_folder(number: int, clip: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "benchmarks.cli", "pipeline", "--source", str(clip), "--set", "backend=fake"]
-    process = subprocess.Popen(command, cwd=ROOT, env=os.environ | {"TMPDIR": str(tmp_path)}, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, cwd=ROOT, env=os.environ | {"TMPDIR": str(tmp_path)}, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # these tests may run under nohup
+    )  # fmt: skip
     assert process.stderr is not None
     assert "paced run" in process.stderr.readline()
     while not list(tmp_path.glob("*/full.jsonl")):  # the child is at work

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from flow_fakes import FakeSource
 from mux_lanes import Item, fill, indexes, make
 
 from pipeline.flow.batch import Ended
 from pipeline.flow.channel import ChannelTimeout
+from pipeline.flow.graph import Pipeline
 
 
 def offer(lane, nbytes, count):
@@ -52,3 +54,8 @@ def test_m2_a_live_lane_is_not_bounded_in_bytes():
     lane = mux.add_lane("cam", live=True, capacity=6, most_bytes=1)
     offer(lane, 1000, 6)
     assert (lane.stats().depth, lane.stats().dropped) == (6, {})
+
+
+def test_the_bytes_of_files_are_shared_out_among_their_lanes():
+    pipeline = Pipeline([FakeSource("a"), FakeSource("b"), FakeSource("cam", live=True)], [], [], file_bytes=100)
+    assert [lane._most_bytes for lane in pipeline._mux._lanes] == [50, 50, float("inf")]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 
 import pytest
@@ -164,3 +166,26 @@ def test_p1_p2_p5_and_the_ledger_hold_whatever_fails_wherever(start, sources, fa
     if not result.cancelled:
         assert sorted(end.source for end in sinks[0].ended if end.final) == sorted(fake.name for fake in fakes)
         assert result.ledger.total.shown == len(sinks[0].items)
+
+
+def test_after_an_exception_from_a_signal_handler_the_books_are_settled_when_every_thread_has_done_its_work():
+    writing, may_write, done, settled = threading.Event(), threading.Event(), [], []
+
+    def write(batch):
+        writing.set()
+        assert may_write.wait(20)
+        done.append("written")
+
+    def interrupt(number, frame):
+        raise KeyboardInterrupt
+
+    source = FakeSource("a", [1, lambda: writing.wait(20), lambda: os.kill(os.getpid(), signal.SIGUSR1)])
+    source.script += [lambda: source.interrupted.wait(20), may_write.set]
+    pipeline = Pipeline([source], [], [FakeSink("k", on_write=write)], on_ledger=lambda ledger: settled.extend(done))
+    before = signal.signal(signal.SIGUSR1, interrupt)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            pipeline.run()
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert settled == ["written"]

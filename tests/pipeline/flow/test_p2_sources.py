@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 
 import pytest
-from flow_fakes import FakeSink, FakeSource, FakeStage, Item, run
+from flow_fakes import FakeSink, FakeSource, FakeStage, Item, Log, failure, run
 
 from pipeline.errors import SourceError
 from pipeline.flow.batch import Ended
@@ -167,4 +167,32 @@ def test_one_source_that_connected_keeps_the_run_waiting_for_the_others(start, e
     eventually(pipeline._control._bell.empty)  # when it hears the second it has attended to the first
     assert not absent.interrupted.is_set()
     pipeline.stop()
+    assert running.result(20).failures == {}
+
+
+def test_a_source_that_cannot_be_interrupted_is_blamed_and_the_others_are_interrupted_all_the_same(start):
+    class Refuses(FakeSource):
+        def interrupt(self):
+            super().interrupt()
+            raise OSError("no")
+
+    source, other = Refuses("a", ["until interrupted"]), FakeSource("b", ["until interrupted"])
+    pipeline = Pipeline([source, other], [], [FakeSink("k")])
+    source.script.insert(0, pipeline.stop)
+    assert failure(start, pipeline).stage == "a"
+    assert other.interrupted.is_set()
+
+
+def test_no_source_is_read_and_no_time_to_connect_passes_before_every_stage_is_open(start, eventually):
+    clock, log, may_open = ManualClock(), Log(), threading.Event()
+    stages = [[FakeStage("one", log)], [FakeStage("two", on_open=lambda: may_open.wait(20))]]
+    pipeline = Pipeline([FakeSource("cam", 1, live=True)], stages, [FakeSink("k")], clock=clock, max_age_s=None)
+    running = start(pipeline.run)
+    eventually(lambda: log.of("opened") == [("one",)])
+    clock.advance(60)
+    pipeline._control.ring()
+    pipeline._control.ring()
+    eventually(pipeline._control._bell.empty)  # when it hears the second it has attended to the first
+    assert not pipeline._sources[0].started
+    may_open.set()
     assert running.result(20).failures == {}

@@ -81,3 +81,22 @@ def test_an_exception_from_a_signal_handler_cancels_the_run_and_passes_on_after_
     assert threads_named("ki source", "ki stage", "ki sink") == []
     assert sink.log.of("closed") == [("ki sink",)]
     assert pipeline.ledger.snapshot().balanced
+
+
+def test_p4_cancel_after_stop_interrupts_a_source_again(start, eventually):
+    told, entered, over = [], threading.Event(), threading.Event()
+
+    class Drains(FakeSource):
+        def interrupt(self):
+            told.append(self.name)
+            if len(told) == 2:
+                over.set()
+
+    pipeline = Pipeline([Drains("a", [entered.set, lambda: over.wait(20)])], [], [FakeSink("k")])
+    running = start(pipeline.run)
+    assert entered.wait(20)
+    pipeline.stop()
+    eventually(lambda: told == ["a"])
+    pipeline.cancel()
+    eventually(lambda: told == ["a", "a"])
+    running.result(20)
