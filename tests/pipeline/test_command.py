@@ -42,6 +42,13 @@ def test_what_takes_long_to_import_waits_for_the_models_to_be_compiled() -> None
     assert done.stdout.strip() == "[]"
 
 
+def test_threads_hand_over_in_half_a_millisecond() -> None:
+    look = "atexit.register(lambda: print(sys.getswitchinterval()))"
+    code = f"import atexit, sys; from pipeline.cli import main; {look}; main(['models', '--json'])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "0.0005"
+
+
 def test_a_cpu_run_never_imports_torch_even_where_it_is_installed(tmp_path: Path) -> None:
     (tmp_path / "torch").mkdir()
     (tmp_path / "torch" / "__init__.py").write_text(f"open({str(tmp_path / 'imported')!r}, 'w').close()\n__version__ = '2.9.0'\n")

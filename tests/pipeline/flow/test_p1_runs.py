@@ -168,6 +168,7 @@ def test_p1_p2_p5_and_the_ledger_hold_whatever_fails_wherever(start, sources, fa
         assert result.ledger.total.shown == len(sinks[0].items)
 
 
+@pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="POSIX signals")
 def test_after_an_exception_from_a_signal_handler_the_books_are_settled_when_every_thread_has_done_its_work():
     writing, may_write, done, settled = threading.Event(), threading.Event(), [], []
 

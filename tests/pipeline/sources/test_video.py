@@ -271,6 +271,7 @@ class Hand:
 def test_realtime_lets_frames_out_at_the_distance_of_their_pts(media: Path) -> None:
     hand = Hand()
     source = VideoSource(media / "d11_vfr_frown_to_surprise.mp4", realtime=True, max_frames=60, clock=hand, wait=hand.wait)
+    assert not source.live  # a file still: nothing of it is dropped
     frames = [frame for frame in source.frames() if isinstance(frame, Frame)]
     assert [frame.captured_at - 100.0 for frame in frames] == pytest.approx([frame.pts_s for frame in frames])
     assert len(hand.waits) == len(frames) - 1, "one pause a frame: no busy loop"
